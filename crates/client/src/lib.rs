@@ -1,0 +1,1 @@
+//! A connected identity: directory, login, get, put, notify, monitor, reconnect.

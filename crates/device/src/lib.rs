@@ -1,0 +1,1 @@
+//! The device daemon: waits for a validated request, then dials out.

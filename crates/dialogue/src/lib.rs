@@ -1,0 +1,1 @@
+//! Who may say what, when: the server's and the client's side of a connection.

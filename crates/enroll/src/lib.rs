@@ -1,0 +1,1 @@
+//! Activation of an atSign: at_activate.

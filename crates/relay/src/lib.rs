@@ -1,0 +1,1 @@
+//! The socket rendezvous: joins two outbound sockets, sees ciphertext only.

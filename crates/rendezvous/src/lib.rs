@@ -1,0 +1,1 @@
+//! The relay's language and its two minds: the meeting and the visitor.

@@ -1,0 +1,1 @@
+//! The atDirectory and any number of atServers in one process.

@@ -1,0 +1,1 @@
+//! Real processes, namespaces and strategies for tests; never shipped.

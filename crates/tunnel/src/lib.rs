@@ -1,0 +1,1 @@
+//! The clients: sshnp and npt.
