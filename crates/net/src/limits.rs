@@ -1,0 +1,48 @@
+//! Numbers that a stranger or a bad network can reach, each with its reason.
+
+use std::time::Duration;
+
+/// Pause before the next address is tried beside the one that has not answered yet ("Happy Eyeballs", RFC 8305
+/// section 5 recommends 250 ms): a dead IPv6 route costs a quarter of a second, not a minute.
+pub const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+
+/// Addresses of one name that are tried. A name server may answer with hundreds; eight cover every real service and
+/// bound the sockets that one call holds.
+pub const ADDRESSES_TRIED: usize = 8;
+
+/// Connections that the kernel keeps for us until we accept them. More than 1024 SYNs in the few milliseconds between
+/// two accepts is a flood, and the kernel's SYN cookies are the answer to it.
+pub const LISTEN_BACKLOG: i32 = 1024;
+
+/// Unacknowledged data or an unanswered connection is given up after this long. Linux alone would retransmit for about
+/// 15 minutes; a person at a prompt, and a relay's sockets, should know within one.
+pub const UNACKNOWLEDGED_FOR: Duration = Duration::from_secs(60);
+
+/// The largest PEM file that is read (certificates, keys, CA bundles). The Mozilla bundle is about 230 KB.
+pub const PEM_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Size that a pipe is asked to have. With 256 KiB one `splice` moves as much as a socket buffer usually holds, and
+/// 256 busy directions stay below Linux's soft limit of pipe pages for one unprivileged user
+/// (`pipe-user-pages-soft`: 16384 pages = 64 MiB).
+pub const PIPE_BYTES: usize = 256 * 1024;
+
+/// Empty pipes kept for the next busy direction: 32 pipes are 64 file descriptors and, being empty, no data pages.
+pub const IDLE_PIPES: usize = 32;
+
+/// Buffer of one direction that copies in user space: the size of a default pipe, and of one `read` that pays off.
+pub const COPY_BYTES: usize = 64 * 1024;
+
+/// Connections that have not said who they are yet, in all. A TLS handshake holds about 30 KiB, so 4096 of them cost
+/// at most 120 MiB; a real device needs a few seconds in this pool.
+pub const ANONYMOUS_SEATS: u32 = 4096;
+
+/// The same from one address (IPv6: one /64). Generous, because a carrier-grade NAT puts hundreds of gateways behind
+/// one address, and all of them come back at once after an outage.
+pub const ANONYMOUS_PER_ADDRESS: u32 = 256;
+
+/// Connections in all, authenticated ones included: the 100,000 idle devices that one server is planned for, and slack.
+pub const TOTAL_SEATS: u32 = 120_000;
+
+/// Life of a private certificate authority and of the server certificate made with it. A device in a field
+/// is hard to visit; the private root is trusted by nobody but its owner's machines.
+pub const PRIVATE_CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);

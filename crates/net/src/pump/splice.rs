@@ -1,0 +1,131 @@
+//! One direction through a pipe, without copying: `splice(2)`.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::{Failure, copy};
+use crate::limits::{IDLE_PIPES, PIPE_BYTES};
+
+/// Carries until the end of `from`.
+///
+/// The pipe is filled, then emptied, and only then filled again. So a "would block" while filling always means that the
+/// socket is empty and never that the pipe is full, which is the classic trap of splice loops.
+pub(super) async fn carry(
+    from: &TcpStream,
+    to: &TcpStream,
+    carried: &AtomicU64,
+) -> Result<(), Failure> {
+    loop {
+        from.readable().await.map_err(Failure::source)?;
+        let Ok(mut pipe) = Pipe::take() else {
+            // Out of file descriptors: a buffer does the same work.
+            return copy::carry(from, to, carried).await;
+        };
+        loop {
+            match from.try_io(Interest::READABLE, || pipe.fill(from)) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // A socket or kernel that cannot splice says so at once, before a byte has moved.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    return copy::carry(from, to, carried).await;
+                }
+                Err(error) => return Err(Failure::source(error)),
+            }
+            while pipe.holds > 0 {
+                let moved = to
+                    .async_io(Interest::WRITABLE, || pipe.drain(to))
+                    .await
+                    .map_err(Failure::sink)?;
+                carried.fetch_add(moved as u64, Ordering::Relaxed);
+            }
+        }
+        // The pipe goes back to the pool here: an idle direction holds none.
+    }
+}
+
+/// A pipe and the number of bytes in it.
+struct Pipe {
+    /// None only while it is being dropped.
+    ends: Option<(OwnedFd, OwnedFd)>,
+    holds: usize,
+}
+
+static IDLE: Mutex<Vec<(OwnedFd, OwnedFd)>> = Mutex::new(Vec::new());
+
+fn idle() -> MutexGuard<'static, Vec<(OwnedFd, OwnedFd)>> {
+    IDLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pipe {
+    fn take() -> io::Result<Self> {
+        let pooled = idle().pop();
+        let ends = match pooled {
+            Some(ends) => ends,
+            None => {
+                let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+                // Beyond the user's share of pipe pages the kernel refuses; a small pipe is slower, not wrong.
+                let _kept_small = fcntl_setpipe_size(&write, PIPE_BYTES);
+                (read, write)
+            }
+        };
+        Ok(Self {
+            ends: Some(ends),
+            holds: 0,
+        })
+    }
+
+    /// Moves what the socket has into the pipe, which is empty. 0: the end of the stream.
+    fn fill(&mut self, from: &TcpStream) -> io::Result<usize> {
+        let (_, write) = self.ends.as_ref().expect("taken only by drop");
+        let moved = splice(
+            from,
+            None,
+            write,
+            None,
+            PIPE_BYTES,
+            SpliceFlags::MOVE | SpliceFlags::NONBLOCK,
+        )?;
+        self.holds = moved;
+        Ok(moved)
+    }
+
+    /// Moves what the pipe has into the socket. `SPLICE_F_MORE` is not set: it would hold back the last bytes of a burst
+    /// for up to 200 ms, and inside one call the kernel knows by itself that more follows.
+    fn drain(&mut self, to: &TcpStream) -> io::Result<usize> {
+        let (read, _) = self.ends.as_ref().expect("taken only by drop");
+        let moved = splice(
+            read,
+            None,
+            to,
+            None,
+            self.holds,
+            SpliceFlags::MOVE | SpliceFlags::NONBLOCK,
+        )?;
+        if moved == 0 {
+            return Err(io::ErrorKind::WriteZero.into()); // the kernel never does this; a loop would be worse
+        }
+        self.holds -= moved;
+        Ok(moved)
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        let Some(ends) = self.ends.take() else { return };
+        // A pipe with a stranger's bytes in it must never meet another session.
+        if self.holds == 0 {
+            let mut idle = idle();
+            if idle.len() < IDLE_PIPES {
+                idle.push(ends);
+            }
+        }
+    }
+}

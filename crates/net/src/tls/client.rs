@@ -1,0 +1,309 @@
+//! The connecting side: trust, connect, and errors that a person can act on.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::client::Resumption;
+use rustls::{AlertDescription, ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::{ALPN, TlsError, provider, read_pem};
+use crate::tcp;
+
+/// What to do about a certificate of one's own CA.
+pub(super) const OWN_CA_HINT: &str =
+    "put your own CA into ~/.config/postern/ca.pem or name its file in POSTERN_CA_FILE";
+
+/// Whose certificates we believe. Made once per process; clones share it.
+#[derive(Clone)]
+pub struct Trust {
+    config: Arc<ClientConfig>,
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trust").finish_non_exhaustive()
+    }
+}
+
+impl Trust {
+    /// The system's roots (or those of `SSL_CERT_FILE` / `SSL_CERT_DIR`), and in addition the user's own: the file
+    /// named by `POSTERN_CA_FILE`, and `$XDG_CONFIG_HOME/postern/ca.pem` (by default `~/.config/postern/ca.pem`) if
+    /// it exists.
+    ///
+    /// # Errors
+    /// `POSTERN_CA_FILE` or `ca.pem` is unreadable or holds no certificate; or there is no root at all.
+    pub fn load() -> Result<Self, TlsError> {
+        let named = std::env::var_os("POSTERN_CA_FILE")
+            .filter(|name| !name.is_empty())
+            .map(PathBuf::from);
+        Self::load_with(
+            named.as_deref(),
+            default_ca_file().filter(|path| path.exists()).as_deref(),
+        )
+    }
+
+    fn load_with(named: Option<&Path>, default: Option<&Path>) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for path in [named, default].into_iter().flatten() {
+            add_pem(&mut roots, &read_pem(path)?).map_err(|error| {
+                TlsError::File(path.to_owned(), io::Error::other(error.to_string()))
+            })?;
+        }
+        let native = rustls_native_certs::load_native_certs();
+        for error in &native.errors {
+            tracing::debug!(%error, "a root certificate of the system was not loaded");
+        }
+        roots.add_parsable_certificates(native.certs);
+        Self::from_roots(roots)
+    }
+
+    /// These certificates and no others.
+    ///
+    /// # Errors
+    /// The text holds no usable certificate.
+    pub fn only_pem(pem: &[u8]) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        add_pem(&mut roots, pem)?;
+        Self::from_roots(roots)
+    }
+
+    fn from_roots(roots: RootCertStore) -> Result<Self, TlsError> {
+        if roots.is_empty() {
+            return Err(TlsError::NoRoots);
+        }
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        // One connection lasts for weeks: a store of tickets would cost memory and save nothing.
+        config.resumption = Resumption::disabled();
+        Ok(Self {
+            config: Arc::new(config),
+        })
+    }
+
+    fn without_alpn(&self) -> Arc<ClientConfig> {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols.clear();
+        Arc::new(config)
+    }
+}
+
+fn add_pem(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), TlsError> {
+    let mut found = false;
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| TlsError::Unusable(error.to_string()))?;
+        roots.add(certificate)?;
+        found = true;
+    }
+    if found {
+        Ok(())
+    } else {
+        Err(TlsError::NoCertificate)
+    }
+}
+
+/// Where a user's own CA is looked for.
+fn default_ca_file() -> Option<PathBuf> {
+    let config = std::env::var_os("XDG_CONFIG_HOME")
+        .filter(|dir| !dir.is_empty())
+        .map(PathBuf::from);
+    let config =
+        config.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")))?;
+    Some(config.join("postern").join("ca.pem"))
+}
+
+/// Why there is no connection, told so that a user can act on it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The name has no address, or the name server does not answer.
+    Resolve {
+        /// `host:port` as asked for.
+        to: String,
+        /// What the resolver said.
+        error: io::Error,
+    },
+    /// No address accepted the connection.
+    Tcp {
+        /// `host:port` as asked for.
+        to: String,
+        /// What the first address said.
+        error: io::Error,
+    },
+    /// The TLS handshake failed; most often the certificate.
+    Tls {
+        /// `host:port` as asked for.
+        to: String,
+        /// What the handshake said.
+        error: io::Error,
+    },
+    /// The time was over.
+    TimedOut {
+        /// `host:port` as asked for.
+        to: String,
+        /// What was being done.
+        during: &'static str,
+    },
+}
+
+impl ConnectError {
+    /// True when the other side's certificate was not accepted: trying again will not help.
+    #[must_use]
+    pub fn is_certificate(&self) -> bool {
+        matches!(self, Self::Tls { error, .. } if matches!(rustls_error(error), Some(rustls::Error::InvalidCertificate(_))))
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resolve { to, error } => {
+                write!(f, "could not connect to {to}: name not found: {error}")
+            }
+            Self::Tcp { to, error } => write!(f, "could not connect to {to}: {error}"),
+            Self::Tls { to, error } if self.is_certificate() => {
+                write!(
+                    f,
+                    "could not connect to {to}: certificate not accepted: {error}; {OWN_CA_HINT}"
+                )
+            }
+            Self::Tls { to, error } => write!(f, "could not connect to {to}: TLS failed: {error}"),
+            Self::TimedOut { to, during } => {
+                write!(f, "could not connect to {to}: timed out {during}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Resolve { error, .. } | Self::Tcp { error, .. } | Self::Tls { error, .. } => {
+                Some(error)
+            }
+            Self::TimedOut { .. } => None,
+        }
+    }
+}
+
+fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// Connects to `host:port` by TLS. `limit` bounds the whole: name, TCP, handshake.
+///
+/// ALPN [`ALPN`] is offered; a server that insists on another protocol is asked once more without it.
+///
+/// # Errors
+/// [`ConnectError`] says which step failed.
+pub async fn connect(
+    trust: &Trust,
+    host: &str,
+    port: u16,
+    limit: Duration,
+) -> Result<TlsStream, ConnectError> {
+    let to = || {
+        if host.contains(':') {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        }
+    };
+    let mut during = "looking up the name";
+    let work = async {
+        let invalid = |error| ConnectError::Resolve {
+            to: to(),
+            error: io::Error::new(io::ErrorKind::InvalidInput, error),
+        };
+        let name = ServerName::try_from(host.to_owned()).map_err(|e| invalid(e.to_string()))?;
+        let addresses = tcp::resolve(host, port)
+            .await
+            .map_err(|error| ConnectError::Resolve { to: to(), error })?;
+        let mut config = Arc::clone(&trust.config);
+        loop {
+            during = "waiting for TCP";
+            let socket = tcp::connect_first(addresses.clone())
+                .await
+                .map_err(|error| ConnectError::Tcp { to: to(), error })?;
+            during = "in the TLS handshake";
+            let error = match TlsConnector::from(Arc::clone(&config))
+                .connect(name.clone(), socket)
+                .await
+            {
+                Ok(stream) => return Ok(TlsStream { stream }),
+                Err(error) => error,
+            };
+            let refused = rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);
+            if rustls_error(&error) == Some(&refused) && !config.alpn_protocols.is_empty() {
+                config = trust.without_alpn();
+                continue;
+            }
+            return Err(ConnectError::Tls { to: to(), error });
+        }
+    };
+    match timeout(limit, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(ConnectError::TimedOut { to: to(), during }),
+    }
+}
+
+/// A TLS connection to a server whose certificate we accepted.
+#[derive(Debug)]
+pub struct TlsStream {
+    stream: tokio_rustls::client::TlsStream<TcpStream>,
+}
+
+impl TlsStream {
+    /// True when the server is a Postern too: it answered ALPN [`ALPN`].
+    #[must_use]
+    pub fn speaks_postern(&self) -> bool {
+        self.stream.get_ref().1.alpn_protocol() == Some(ALPN)
+    }
+
+    /// The TCP socket below, to change its keep-alive.
+    #[must_use]
+    pub fn tcp(&self) -> &TcpStream {
+        self.stream.get_ref().0
+    }
+}
+
+impl AsyncRead for TlsStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for TlsStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
