@@ -1,0 +1,161 @@
+//! A line from a client, understood.
+
+use std::fmt;
+
+use crate::ProtocolError;
+use crate::verb::{
+    Cram, Delete, Enroll, From, Info, Keys, Llookup, Lookup, Monitor, Noop, Notify, NotifyRemove, Otp, Pkam, Scan,
+    Update,
+};
+
+/// Everything a client can ask of an atServer. One file per verb in [`crate::verb`].
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Request {
+    /// `from:@alice`
+    From(From),
+    /// `cram:⟨digest⟩`
+    Cram(Cram),
+    /// `pkam:[enrollmentId:…:]⟨signature⟩`
+    Pkam(Pkam),
+    /// `lookup:…`
+    Lookup(Lookup),
+    /// `plookup:…`
+    Plookup(Lookup),
+    /// `llookup:…`
+    Llookup(Llookup),
+    /// `update:…`
+    Update(Update),
+    /// `delete:…`
+    Delete(Delete),
+    /// `scan…`
+    Scan(Scan),
+    /// `notify:…`
+    Notify(Box<Notify>),
+    /// `notify:remove:⟨id⟩`
+    NotifyRemove(NotifyRemove),
+    /// `monitor…`
+    Monitor(Monitor),
+    /// `noop:⟨ms⟩`
+    Noop(Noop),
+    /// `info`, `info:brief`
+    Info(Info),
+    /// `enroll:…`
+    Enroll(Enroll),
+    /// `otp:…`
+    Otp(Otp),
+    /// `keys:…`
+    Keys(Keys),
+    /// `@exit`: close without a reply.
+    Exit,
+}
+
+impl Request {
+    /// Reads one line. The part before the first `:` may have any case and
+    /// spaces; the rest is taken as sent.
+    ///
+    /// Errors are what the reference answers: `AT0003` for anything unreadable,
+    /// the empty line included (C clients open with one and wait for that).
+    pub fn parse(line: &[u8]) -> Result<Self, ProtocolError> {
+        let text = std::str::from_utf8(line).map_err(|_| ProtocolError::invalid_command())?.trim();
+        let word_end = text.find([':', ' ']).unwrap_or(text.len());
+        let (word, after) = text.split_at(word_end);
+        let args = after.strip_prefix(':').unwrap_or(after);
+        let has_args = after.starts_with(':');
+        let bad = || Err(ProtocolError::invalid_command());
+        match word.to_ascii_lowercase().as_str() {
+            "from" if has_args => From::parse(args).map(Self::From),
+            "cram" if has_args => Cram::parse(args).map(Self::Cram),
+            "pkam" if has_args => Pkam::parse(args).map(Self::Pkam),
+            "lookup" if has_args => Lookup::parse(args).map(Self::Lookup),
+            "plookup" if has_args => Lookup::parse(args).map(Self::Plookup),
+            "llookup" if has_args => Llookup::parse(args).map(Self::Llookup),
+            "update" if has_args => Update::parse(args).map(Self::Update),
+            "delete" if has_args => Delete::parse(args).map(Self::Delete),
+            "scan" => Scan::parse(after).map(Self::Scan),
+            "notify" if has_args => match strip_word(args, "remove") {
+                Some(id) => NotifyRemove::parse(id).map(Self::NotifyRemove),
+                None => Notify::parse(args).map(|n| Self::Notify(Box::new(n))),
+            },
+            "monitor" => Monitor::parse(after).map(Self::Monitor),
+            "noop" if has_args => Noop::parse(args).map(Self::Noop),
+            "info" => Info::parse(after).map(Self::Info),
+            "enroll" if has_args => Enroll::parse(args).map(Self::Enroll),
+            "otp" if has_args => Otp::parse(args).map(Self::Otp),
+            "keys" if has_args => Keys::parse(args).map(Self::Keys),
+            "@exit" if after.is_empty() => Ok(Self::Exit),
+            _ => bad(),
+        }
+    }
+
+    /// The verb, fit for logs and counters: never an argument.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::From(_) => "from",
+            Self::Cram(_) => "cram",
+            Self::Pkam(_) => "pkam",
+            Self::Lookup(_) => "lookup",
+            Self::Plookup(_) => "plookup",
+            Self::Llookup(_) => "llookup",
+            Self::Update(_) => "update",
+            Self::Delete(_) => "delete",
+            Self::Scan(_) => "scan",
+            Self::Notify(_) => "notify",
+            Self::NotifyRemove(_) => "notify:remove",
+            Self::Monitor(_) => "monitor",
+            Self::Noop(_) => "noop",
+            Self::Info(_) => "info",
+            Self::Enroll(_) => "enroll",
+            Self::Otp(_) => "otp",
+            Self::Keys(_) => "keys",
+            Self::Exit => "@exit",
+        }
+    }
+
+    /// Words that stand alone on a line. On a port that serves the directory too
+    /// they cannot be names to look up.
+    pub fn is_bare_verb(word: &str) -> bool {
+        ["scan", "monitor", "info", "pol", "stats", "from", "cram", "pkam", "noop", "@exit"]
+            .iter()
+            .any(|verb| word.eq_ignore_ascii_case(verb))
+    }
+}
+
+/// `word:rest` → `rest`, the word in any case.
+pub(crate) fn strip_word<'a>(text: &'a str, word: &str) -> Option<&'a str> {
+    let (head, rest) = text.split_once(':')?;
+    head.eq_ignore_ascii_case(word).then_some(rest)
+}
+
+/// The line without its end, as a client sends it.
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::From(v) => v.fmt(f),
+            Self::Cram(v) => v.fmt(f),
+            Self::Pkam(v) => v.fmt(f),
+            Self::Lookup(v) => write!(f, "lookup:{v}"),
+            Self::Plookup(v) => write!(f, "plookup:{v}"),
+            Self::Llookup(v) => v.fmt(f),
+            Self::Update(v) => v.fmt(f),
+            Self::Delete(v) => v.fmt(f),
+            Self::Scan(v) => v.fmt(f),
+            Self::Notify(v) => v.fmt(f),
+            Self::NotifyRemove(v) => v.fmt(f),
+            Self::Monitor(v) => v.fmt(f),
+            Self::Noop(v) => v.fmt(f),
+            Self::Info(v) => v.fmt(f),
+            Self::Enroll(v) => v.fmt(f),
+            Self::Otp(v) => v.fmt(f),
+            Self::Keys(v) => v.fmt(f),
+            Self::Exit => f.write_str("@exit"),
+        }
+    }
+}
+
+/// Requests carry values and proofs; only the verb is shown.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.verb())
+    }
+}

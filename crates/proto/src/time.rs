@@ -1,0 +1,39 @@
+//! Wall-clock values as the wire carries them.
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+pub type Millis = i64;
+
+/// Prints `yyyy-MM-dd HH:mm:ss.SSSZ`, UTC, exactly three millisecond digits.
+/// Java clients parse nothing else.
+pub fn wire_date(at: Millis) -> String {
+    let (days, ms) = (at.div_euclid(86_400_000), at.rem_euclid(86_400_000));
+    let (y, m, d) = civil(days);
+    let (h, min, s, frac) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60, ms % 1000);
+    format!("{y:04}-{m:02}-{d:02} {h:02}:{min:02}:{s:02}.{frac:03}Z")
+}
+
+/// Days since the epoch to year, month, day in the proleptic Gregorian calendar,
+/// counting in 400-year eras that begin on 1 March.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let doe = z.rem_euclid(146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 };
+    (yoe + era * 400 + i64::from(month <= 2), month, doy - (153 * mp + 2) / 5 + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_as_java_wants_them() {
+        assert_eq!(wire_date(0), "1970-01-01 00:00:00.000Z");
+        assert_eq!(wire_date(1_729_760_400_123), "2024-10-24 09:00:00.123Z");
+        assert_eq!(wire_date(951_782_400_000), "2000-02-29 00:00:00.000Z");
+        assert_eq!(wire_date(-1), "1969-12-31 23:59:59.999Z");
+    }
+}

@@ -1,0 +1,30 @@
+//! One file per verb: parse and print side by side.
+
+mod delete;
+mod enroll;
+mod from;
+mod keys;
+mod lookup;
+mod monitor;
+mod notify;
+mod otp;
+mod proof;
+mod scan;
+mod small;
+mod update;
+
+#[cfg(test)]
+mod tests;
+
+pub use delete::Delete;
+pub use enroll::{Enroll, EnrollOperation, EnrollParams};
+pub use from::{ClientConfig, From};
+pub use keys::{KeyGroup, Keys};
+pub use lookup::{Llookup, Lookup};
+pub use monitor::Monitor;
+pub use notify::{Notify, NotifyRemove, Target};
+pub use otp::Otp;
+pub use proof::{Cram, HashingAlgo, Pkam};
+pub use scan::Scan;
+pub use small::{Info, Noop};
+pub use update::Update;

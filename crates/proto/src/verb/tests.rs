@@ -1,0 +1,159 @@
+//! Lines as real clients send them, and the law that what is printed parses to the same.
+
+use proptest::prelude::*;
+
+use crate::verb::{Notify, Target, Update};
+use crate::{Detail, ErrorShape, MessageType, Operation, Request, Visibility};
+
+fn parse(line: &str) -> Request {
+    Request::parse(line.as_bytes()).unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+fn update(line: &str) -> Update {
+    match parse(line) {
+        Request::Update(update) => update,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn notify(line: &str) -> Notify {
+    match parse(line) {
+        Request::Notify(notify) => *notify,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+/// Forms of the table "which verb forms each real client sends".
+const REAL_LINES: [&str; 34] = [
+    "from:@alice",
+    "from:@alice:clientConfig:{\"version\":\"3.0.49\"}",
+    "pkam:kJ8==",
+    "pkam:enrollmentId:6f9619ff-8b86-4d01-b42d-00cf4fc964ff:kJ8==",
+    "pkam:signingAlgo:rsa2048:hashingAlgo:sha256:enrollmentId:6f9619ff-8b86-4d01-b42d-00cf4fc964ff:aB==",
+    "scan",
+    "scan:showHidden:true device_info",
+    "scan:showHidden:true:@bob sshnp",
+    "llookup:shared_key.bob@alice",
+    "llookup:all:public:publickey@alice",
+    "llookup:meta:@bob:phone.ns@alice",
+    "lookup:shared_key@bob",
+    "lookup:all:device_info.dev1.sshnp@bob",
+    "lookup:bypassCache:true:all:username.dev1.sshnp@bob",
+    "plookup:publickey@bob",
+    "plookup:bypassCache:true:all:publickey@bob",
+    "update:isEncrypted:false:public:publickey@alice MIIB",
+    "update:ttl:3600000:isEncrypted:true:ivNonce:AAAA==:@bob:device_info.dev1.sshnp@alice AbC=",
+    "update:ttr:3888000:isEncrypted:false:@bob:shared_key@alice Zp==",
+    "update:privatekey:at_pkam_publickey MIIB",
+    "delete:privatekey:at_secret",
+    "delete:@bob:username.dev1.sshnp@alice",
+    "notify:id:0c1e:update:ttl:10000:isEncrypted:true:ivNonce:8m==:@bob:ping.dev1.sshnp@alice:Vt==",
+    "notify:remove:0c1e",
+    "monitor",
+    "monitor:1729760400123 .dev1.sshnp",
+    "monitor:selfNotifications:0",
+    "monitor:strict:selfNotifications dev1.sshnp@",
+    "noop:0",
+    "info:brief",
+    "enroll:list:{\"enrollmentStatusFilter\":[\"pending\"]}",
+    "otp:get:ttl:300000",
+    "keys:get:keyName:6f96.default_enc_private_key.__manage@alice",
+    "@exit",
+];
+
+#[test]
+fn real_lines_parse_and_print_back() {
+    for line in REAL_LINES {
+        assert_eq!(parse(line).to_string(), line);
+    }
+}
+
+#[test]
+fn any_case_of_the_verb_and_any_line_end() {
+    assert_eq!(parse("FROM:alice\r"), parse("from:@alice"));
+    assert_eq!(parse("noop:0\r"), parse("noop:0"));
+    assert_eq!(parse("scan:showhidden:TRUE"), parse("scan:showHidden:true"));
+}
+
+#[test]
+fn update_takes_parameters_in_any_order_and_unknown_ones() {
+    // The C library puts dataSignature behind isEncrypted and may add hash and algo.
+    let u = update("update:isEncrypted:true:dataSignature:Ab==:hash:00ff:algo:sha256:@bob:k.ns@alice v");
+    assert_eq!(u.metadata.set.is_encrypted, Some(true));
+    assert_eq!(u.metadata.set.data_signature.as_deref(), Some("Ab=="));
+    assert_eq!(u.key.to_string(), "@bob:k.ns@alice");
+    // Python writes :ttln: and a capital True.
+    let u = update("update:ttl:5:ttln:7:ccd:True:public:k.ns@alice a b c");
+    assert_eq!((u.metadata.set.ttl, u.metadata.set.ccd), (Some(5), Some(true)));
+    assert_eq!(u.value, "a b c");
+    // null clears.
+    assert_eq!(update("update:encoding:null:k@alice v").metadata.clear, ["encoding"]);
+}
+
+#[test]
+fn update_values_out_of_range_are_refused() {
+    for line in ["update:ttl:-1:k@alice v", "update:ttr:-2:k@alice v", "update:ccd:maybe:k@alice v", "update:k@alice", "update:k@alice "] {
+        assert!(Request::parse(line.as_bytes()).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn notify_forms() {
+    let n = notify("notify:update:message_type:key:ttln:60000:isEncrypted:true:@Bob:Ping.Dev1.sshnp@alice:a:b");
+    assert_eq!((n.operation, n.message_type, n.ttln), (Operation::Update, MessageType::Key, Some(60000)));
+    assert_eq!((n.key.as_str(), n.value.as_deref()), ("Ping.Dev1.sshnp", Some("a:b")));
+    let text = notify("notify:messageType:text:@bob:hello: there");
+    assert_eq!((text.key.as_str(), text.value), ("hello: there", None));
+    let public = notify("notify:update:@bob:public:k.ns@alice:v");
+    assert_eq!((public.key.as_str(), public.target), ("public:k.ns", Target::AtSign("@bob".parse().unwrap())));
+    assert!(Request::parse(b"notify:strategy:latest:@bob:k@alice").is_err());
+}
+
+#[test]
+fn lookups() {
+    let Request::Lookup(l) = parse("lookup:all:Phone.ns@Bob") else { panic!() };
+    assert_eq!((l.detail, l.name.as_str(), l.owner.as_str()), (Detail::All, "phone.ns", "@bob"));
+    let Request::Llookup(l) = parse("llookup:cached:@alice:shared_key@bob") else { panic!() };
+    assert!(l.key.is_cached() && matches!(l.key.visibility(), Visibility::Shared(_)));
+    for line in ["lookup:publickey", "lookup:@bob:k@alice", "llookup:privatekey:at_secret"] {
+        assert!(Request::parse(line.as_bytes()).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn newer_clients_get_json_errors() {
+    for (line, shape) in [
+        ("from:@a", ErrorShape::Text),
+        ("from:@a:clientConfig:{\"version\":\"3.0.37\"}", ErrorShape::Text),
+        ("from:@a:clientConfig:{\"version\":\"3.0.38\",\"new\":1}", ErrorShape::Json),
+        ("from:@a:clientConfig:{\"version\":\"4.0.0-rc.1\"}", ErrorShape::Json),
+    ] {
+        let Request::From(from) = parse(line) else { panic!() };
+        assert_eq!(from.client.error_shape(), shape, "{line}");
+    }
+}
+
+#[test]
+fn nonsense_is_refused_not_guessed() {
+    for line in [&b""[..], b"\r", b"hello", b"from:", b"pkam:", b"cram:12", b"\xff\xfe:x", b"noop:5001", b"scan:x", b"keys:put:x", b"enroll:request", b"otp:put:short", b"monitor:soon"] {
+        assert!(Request::parse(line).is_err(), "{line:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_lines_never_panic_and_print_is_stable(line in "(from|cram|pkam|lookup|plookup|llookup|update|delete|scan|notify|monitor|noop|info|enroll|otp|keys)[: ]?[ -~é🦄]{0,80}") {
+        if let Ok(request) = Request::parse(line.as_bytes()) {
+            let printed = request.to_string();
+            let again = Request::parse(printed.as_bytes());
+            prop_assert_eq!(again.as_ref().map(ToString::to_string), Ok(printed));
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(line in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Request::parse(&line);
+        let _ = crate::ServerLine::parse(&String::from_utf8_lossy(&line));
+        let _ = crate::DirectoryQuery::parse(&line);
+    }
+}
