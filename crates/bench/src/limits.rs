@@ -1,0 +1,55 @@
+//! Every time and size the bench waits or allocates by, with its reason.
+
+use std::time::Duration;
+
+/// Bytes moved each way in a full run: long enough that set-up and ramp are
+/// under 1 % of it at a gigabyte a second.
+pub(crate) const BULK_BYTES: u64 = 1 << 30;
+/// Bytes moved each way with `--quick`: shows that all of it works, no more.
+pub(crate) const BULK_BYTES_QUICK: u64 = 64 << 20;
+/// Slow rivals move this share of the bytes; their figures are per byte anyway.
+pub(crate) const SLOW_SHARE: u64 = 4;
+
+/// What the source writes and the sink reads at a time.
+pub(crate) const LOAD_BUFFER: usize = 256 * 1024;
+
+/// Plaintext bytes of a floor record: larger ones gain nothing measurable.
+pub(crate) const FLOOR_RECORD: usize = 1024 * 1024;
+/// Pipe behind the splicing relay: what an unprivileged user may ask for
+/// (`/proc/sys/fs/pipe-max-size` as the kernel ships it).
+pub(crate) const RELAY_PIPE: usize = 1024 * 1024;
+/// Buffer of the copying relay that the splicing one is compared with.
+pub(crate) const COPY_BUFFER: usize = 64 * 1024;
+
+/// A program under test is listening by then, on a loaded machine too.
+pub(crate) const READY_DEADLINE: Duration = Duration::from_secs(30);
+/// A connection that carried nothing for so long is counted as broken.
+pub(crate) const STALL: Duration = Duration::from_secs(60);
+/// One set-up (an `ssh true` with loss on the line) is over by then.
+pub(crate) const SETUP_DEADLINE: Duration = Duration::from_secs(60);
+/// Between two looks at something that has no event to wait for.
+pub(crate) const POLL_PAUSE: Duration = Duration::from_millis(5);
+/// A killed group is empty by then.
+pub(crate) const GROUP_EMPTY_DEADLINE: Duration = Duration::from_secs(5);
+
+/// `cpu.shares` of the run: a hundred times an ordinary group's 1024.
+pub(crate) const CPU_SHARES: &str = "102400";
+
+/// One-way delay of the line: 50 ms round trips between any two hosts.
+pub(crate) const LINE_DELAY: Duration = Duration::from_millis(25);
+/// Packets one output of the line holds back: 25 ms of a gigabit in 1,500-byte
+/// packets is 2,100; more are dropped, as a router would.
+pub(crate) const LINE_QUEUE: usize = 4096;
+/// Packets lost of a million in the lossy rows: 0.5 %.
+pub(crate) const LINE_LOSS_PPM: u32 = 5_000;
+/// Largest IP packet the line carries.
+pub(crate) const LINE_MTU: u16 = 1500;
+
+/// Set-ups timed in a row.
+pub(crate) const SETUP_ROUNDS: usize = 10;
+/// The same with `--quick`.
+pub(crate) const SETUP_ROUNDS_QUICK: usize = 3;
+/// Interleaved rounds of the bulk table.
+pub(crate) const BULK_ROUNDS: usize = 5;
+/// The same with `--quick`.
+pub(crate) const BULK_ROUNDS_QUICK: usize = 1;

@@ -1,0 +1,239 @@
+//! Figures of Postern beside the physical floor and the rivals, measured in
+//! one run on one machine. See `docs/benchmarks.md`.
+
+mod bulk;
+mod cpu;
+mod floor;
+mod host;
+mod idle;
+mod limits;
+mod line;
+mod load;
+mod peers;
+mod process;
+mod setup;
+mod table;
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use crate::bulk::{Floor, Tunnel};
+use crate::cpu::Accounts;
+use crate::host::Site;
+use crate::peers::{Recipe, SshKit, SshTunnel};
+use crate::table::{Check, progress, say};
+
+#[derive(Debug, Parser)]
+#[command(about, version)]
+struct Args {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Measure, print tables, fail when a bound is missed
+    Run(RunArgs),
+    /// The sealing end of the floor
+    FloorClient(floor::ClientArgs),
+    /// The relay of the floor
+    FloorRelay(floor::RelayArgs),
+    /// The opening end of the floor
+    FloorDevice(floor::DeviceArgs),
+    /// The service that takes and gives bulk
+    Sink {
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+    },
+    /// Move bulk through something that leads to a sink
+    Source {
+        #[arg(long)]
+        connect: SocketAddr,
+        #[arg(long)]
+        direction: load::Direction,
+        #[arg(long, default_value_t = limits::BULK_BYTES)]
+        bytes: u64,
+    },
+    /// Keep the delay line up, for experiments by hand
+    Line(line::LineArgs),
+    /// Become another program inside a group and a namespace
+    #[command(hide = true)]
+    Enter(process::EnterArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    /// Few bytes and few rounds: shows that all of it works; bounds are printed, not enforced
+    #[arg(long)]
+    quick: bool,
+    /// Only these subjects
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Subject>,
+    /// Rounds of the bulk table
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Write everything to this file as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Do not take the processor before other work on this machine
+    #[arg(long)]
+    no_priority: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Subject {
+    Bulk,
+    Setup,
+    Delay,
+    Idle,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    machine: String,
+    cpu_kept_by: String,
+    load_before: String,
+    load_after: String,
+    bulk: Vec<bulk::Row>,
+    setup: Vec<setup::Row>,
+    idle: Vec<idle::Row>,
+    checks: Vec<Check>,
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().command {
+        Action::Run(args) => run(&args),
+        Action::FloorClient(args) => floor::client(&args).map(|()| true),
+        Action::FloorRelay(args) => floor::relay(&args).map(|()| true),
+        Action::FloorDevice(args) => floor::device(&args).map(|()| true),
+        Action::Sink { listen } => sink(listen).map(|()| true),
+        Action::Source { connect, direction, bytes } => source(connect, direction, bytes).map(|()| true),
+        Action::Line(args) => line::by_hand(&args).map(|()| true),
+        Action::Enter(args) => Err(process::enter(&args)),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(2),
+        Err(error) => {
+            progress(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &RunArgs) -> anyhow::Result<bool> {
+    let wanted = |subject: Subject| args.only.is_empty() || args.only.contains(&subject);
+    let dir = tempfile::Builder::new().prefix("postern-bench-").tempdir()?;
+    let accounts = Accounts::open(!args.no_priority);
+    let site = Site::loopback(dir.path());
+    let kit = Rc::new(SshKit::new(dir.path())?);
+    let mut report = Report {
+        machine: machine(),
+        cpu_kept_by: accounts.describe(),
+        load_before: load_average(),
+        ..Report::default()
+    };
+
+    if wanted(Subject::Bulk) {
+        let (bytes, rounds) = if args.quick {
+            (limits::BULK_BYTES_QUICK, limits::BULK_ROUNDS_QUICK)
+        } else {
+            (limits::BULK_BYTES, limits::BULK_ROUNDS)
+        };
+        let tunnels = tunnels(&kit);
+        report.bulk = bulk::run(&accounts, &site, &tunnels, bytes, args.rounds.unwrap_or(rounds))?;
+    }
+    if wanted(Subject::Setup) || wanted(Subject::Delay) {
+        let rounds = if args.quick { limits::SETUP_ROUNDS_QUICK } else { limits::SETUP_ROUNDS };
+        let ways = ways(&kit);
+        report.setup = setup::loopback(&accounts, &site, &ways, rounds);
+        if wanted(Subject::Delay) {
+            report.checks.push(setup::delayed(&accounts, &site, &ways, rounds, &mut report.setup)?);
+        }
+        for (way, row) in ways.iter().zip(&report.setup) {
+            report.checks.extend(way.checks(row));
+        }
+    }
+    if wanted(Subject::Idle) {
+        report.idle = idle::rivals(&accounts, &site, &kit);
+    }
+    report.load_after = load_average();
+
+    print(&report);
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&report)?;
+        std::fs::write(path, text + "\n").with_context(|| format!("failed to write {}", path.display()))?;
+    }
+    Ok(args.quick || report.checks.iter().all(|check| check.holds))
+}
+
+/// Rows of the bulk table; the first two are what others are compared with.
+fn tunnels(kit: &Rc<SshKit>) -> Vec<Box<dyn Tunnel>> {
+    let gcm = Some("aes128-gcm@openssh.com");
+    vec![
+        Box::new(Floor { copy64: false }),
+        Box::new(Floor { copy64: true }),
+        Box::new(SshTunnel { recipe: Recipe::JumpReverse, cipher: None, kit: Rc::clone(kit) }),
+        Box::new(SshTunnel { recipe: Recipe::Rathole, cipher: gcm, kit: Rc::clone(kit) }),
+    ]
+}
+
+/// Rows of the set-up table.
+fn ways(kit: &Rc<SshKit>) -> Vec<Box<dyn setup::Way>> {
+    let recipes = [Recipe::Straight, Recipe::JumpReverse, Recipe::Rathole];
+    recipes.into_iter().map(|recipe| Box::new((recipe, Rc::clone(kit))) as Box<dyn setup::Way>).collect()
+}
+
+fn print(report: &Report) {
+    say(&format!("Machine: {}", report.machine));
+    say(&format!("CPU time by {}; load {} before, {} after", report.cpu_kept_by, report.load_before, report.load_after));
+    if !report.bulk.is_empty() {
+        bulk::print(&report.bulk);
+    }
+    if !report.setup.is_empty() {
+        setup::print(&report.setup);
+    }
+    if !report.idle.is_empty() {
+        idle::print(&report.idle);
+    }
+    if !report.checks.is_empty() {
+        say("\nBounds");
+        for check in &report.checks {
+            say(&check.show());
+        }
+    }
+}
+
+fn sink(listen: SocketAddr) -> anyhow::Result<()> {
+    let sink = load::Sink::start(listen)?;
+    say(&format!("listening {}", sink.address()));
+    loop {
+        std::thread::park();
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "byte counts here are far below 2^52")]
+fn source(connect: SocketAddr, direction: load::Direction, bytes: u64) -> anyhow::Result<()> {
+    let took = load::Transfer::open(TcpStream::connect(connect)?, direction, bytes)?.run()?;
+    say(&format!("{:.0} MiB/s", bytes as f64 / f64::from(1 << 20) / took.as_secs_f64()));
+    Ok(())
+}
+
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("?");
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    format!("{cores} cores, {model}, Linux {}", read("/proc/sys/kernel/osrelease").trim())
+}
+
+fn load_average() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or("?").to_owned()
+}

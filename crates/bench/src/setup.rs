@@ -1,0 +1,251 @@
+//! Set-up: from the user's command to the device's greeting and to the end of
+//! a remote `true`, on loopback and over the delay line.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use serde::Serialize;
+
+use crate::cpu::Accounts;
+use crate::host::Site;
+use crate::limits::{LINE_DELAY, LINE_LOSS_PPM, SETUP_DEADLINE};
+use crate::line::Line;
+use crate::peers::{Recipe, SshKit};
+use crate::process::Spawn;
+use crate::table::{Check, Samples, Table, progress};
+
+/// Something that is up and by which a user can reach the device's ssh.
+pub(crate) trait Entrance {
+    /// Runs `true` at the device as a user would; gives the time from start to end.
+    fn remote_true(&self, site: &Site) -> anyhow::Result<Duration>;
+
+    /// From the start of the user's program to the first byte of the device's
+    /// ssh; `None` when this way has no such step.
+    fn first_byte(&self, site: &Site) -> anyhow::Result<Option<Duration>>;
+}
+
+/// A way to be measured; brings its entrance up at a site.
+pub(crate) trait Way {
+    /// Row name.
+    fn name(&self) -> String;
+
+    /// Brings it up.
+    ///
+    /// # Errors
+    /// Text for the row's note.
+    fn open(&self, accounts: &Accounts, site: &Site) -> anyhow::Result<Box<dyn Entrance>>;
+
+    /// The bounds it is held to.
+    fn checks(&self, _row: &Row) -> Vec<Check> {
+        Vec::new()
+    }
+}
+
+/// One way's row; times in seconds.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) notes: Vec<String>,
+    /// On loopback.
+    pub(crate) first_byte: Samples,
+    pub(crate) remote_true: Samples,
+    /// 50 ms between any two hosts.
+    pub(crate) first_byte_delayed: Samples,
+    pub(crate) remote_true_delayed: Samples,
+    /// The same with 0.5 % of packets lost.
+    pub(crate) remote_true_lossy: Samples,
+    /// Round trips a `true` costs: what 50 ms a trip add to its time.
+    pub(crate) round_trips: Option<f64>,
+    /// The same to the first byte.
+    pub(crate) first_byte_round_trips: Option<f64>,
+    /// TCP segments with bytes per `true`: client-server, server-device, client-device.
+    pub(crate) segments: Option<[f64; 3]>,
+}
+
+/// Runs every way on loopback.
+pub(crate) fn loopback(accounts: &Accounts, site: &Site, ways: &[Box<dyn Way>], rounds: usize) -> Vec<Row> {
+    let mut rows: Vec<Row> = ways.iter().map(|way| Row { name: way.name(), ..Row::default() }).collect();
+    for (way, row) in ways.iter().zip(&mut rows) {
+        progress(&format!("set-up on loopback: {}", row.name));
+        let result = way.open(accounts, site).and_then(|entrance| {
+            for _ in 0..rounds {
+                row.remote_true.push(entrance.remote_true(site)?.as_secs_f64());
+                if let Some(took) = entrance.first_byte(site)? {
+                    row.first_byte.push(took.as_secs_f64());
+                }
+            }
+            Ok(())
+        });
+        row.note("on loopback", result);
+    }
+    rows
+}
+
+/// Adds the delayed and the lossy figures to the rows of [`loopback`].
+///
+/// # Errors
+/// The line cannot be made, or does not keep its own promise.
+pub(crate) fn delayed(
+    accounts: &Accounts,
+    site: &Site,
+    ways: &[Box<dyn Way>],
+    rounds: usize,
+    rows: &mut [Row],
+) -> anyhow::Result<Check> {
+    let line = Line::start(LINE_DELAY)?;
+    let site = line.site(&site.dir);
+    let trip = 2.0 * LINE_DELAY.as_secs_f64();
+    let echoes: anyhow::Result<Samples> =
+        (0..rounds).map(|_| Ok(line.connect_and_echo(&site.dir)?.as_secs_f64() / trip)).collect();
+    let echo = echoes?.median();
+    ensure!(echo >= 2.0, "the line is faster than its delay: {echo:.3} round trips for two");
+    let kept = Check::at_most("delay line: TCP connect and echo, which is 2 round trips", echo, 2.1, "round trips");
+    for (way, row) in ways.iter().zip(rows) {
+        progress(&format!("set-up over the line: {}", row.name));
+        let result = measure_delayed(&line, accounts, &site, way.as_ref(), rounds, row);
+        row.note("over the line", result);
+        let trips = |slow: &Samples, fast: &Samples| {
+            (!slow.is_empty() && !fast.is_empty()).then(|| (slow.median() - fast.median()) / trip)
+        };
+        row.round_trips = trips(&row.remote_true_delayed, &row.remote_true);
+        row.first_byte_round_trips = trips(&row.first_byte_delayed, &row.first_byte);
+    }
+    let [packets, lost, overflowed] = line.packets();
+    progress(&format!("the line carried {packets} packets, lost {lost}, overflowed {overflowed}"));
+    Ok(kept)
+}
+
+fn measure_delayed(
+    line: &Line,
+    accounts: &Accounts,
+    site: &Site,
+    way: &dyn Way,
+    rounds: usize,
+    row: &mut Row,
+) -> anyhow::Result<()> {
+    line.set_loss(0);
+    let entrance = way.open(accounts, site)?;
+    let mut segments = [0; 3];
+    for _ in 0..rounds {
+        let before = line.segments();
+        row.remote_true_delayed.push(entrance.remote_true(site)?.as_secs_f64());
+        for (sum, (after, before)) in segments.iter_mut().zip(line.segments().iter().zip(before)) {
+            *sum += after - before;
+        }
+        if let Some(took) = entrance.first_byte(site)? {
+            row.first_byte_delayed.push(took.as_secs_f64());
+        }
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand segments")]
+    let each = segments.map(|sum| sum as f64 / rounds as f64);
+    row.segments = Some(each);
+    line.set_loss(LINE_LOSS_PPM);
+    for _ in 0..rounds {
+        row.remote_true_lossy.push(entrance.remote_true(site)?.as_secs_f64());
+    }
+    line.set_loss(0);
+    Ok(())
+}
+
+impl Row {
+    fn note(&mut self, place: &str, result: anyhow::Result<()>) {
+        if let Err(error) = result {
+            progress(&format!("{}: {place}: {error:#}", self.name));
+            self.notes.push(format!("{place}: {error:#}"));
+        }
+    }
+}
+
+/// Prints the rows.
+pub(crate) fn print(rows: &[Row]) {
+    let mut table = Table::new(&[
+        "set-up, seconds",
+        "to ssh's first byte",
+        "remote true",
+        "50 ms: first byte",
+        "50 ms: true",
+        "50 ms, 0.5 % loss: true",
+        "trips to 1st byte",
+        "trips, true",
+        "segments c-s / s-d / c-d",
+    ]);
+    for row in rows {
+        let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
+        table.row(vec![
+            row.name.clone(),
+            row.first_byte.show(3),
+            row.remote_true.show(3),
+            row.first_byte_delayed.show(3),
+            row.remote_true_delayed.show(3),
+            row.remote_true_lossy.show(3),
+            number(row.first_byte_round_trips),
+            number(row.round_trips),
+            row.segments.map_or_else(|| "-".to_owned(), |[a, b, c]| format!("{a:.0} / {b:.0} / {c:.0}")),
+        ]);
+        for note in &row.notes {
+            table.row(vec![format!("  {note}")]);
+        }
+    }
+    table.print("Set-up: median (min-max); 50 ms is the round trip between any two hosts");
+}
+
+impl Way for (Recipe, std::rc::Rc<SshKit>) {
+    fn name(&self) -> String {
+        self.0.name().to_owned()
+    }
+
+    fn open(&self, accounts: &Accounts, site: &Site) -> anyhow::Result<Box<dyn Entrance>> {
+        let standing = self.0.stand(&self.1, accounts, site)?;
+        Ok(Box::new(SshEntrance { standing, kit: std::rc::Rc::clone(&self.1) }))
+    }
+}
+
+struct SshEntrance {
+    standing: crate::peers::Standing,
+    kit: std::rc::Rc<SshKit>,
+}
+
+impl Entrance for SshEntrance {
+    fn remote_true(&self, site: &Site) -> anyhow::Result<Duration> {
+        time_to_end(self.standing.true_command(&self.kit, site))
+    }
+
+    fn first_byte(&self, site: &Site) -> anyhow::Result<Option<Duration>> {
+        let Some(command) = self.standing.greeting_command(&self.kit, site) else { return Ok(None) };
+        time_to_first_byte(command).map(Some)
+    }
+}
+
+/// From the start of a program to its end, which must be a success.
+pub(crate) fn time_to_end(command: Spawn<'_>) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    let mut process = command.start()?;
+    let status = process.wait(SETUP_DEADLINE)?;
+    let took = start.elapsed();
+    ensure!(status.success(), "ended with {status}");
+    Ok(took)
+}
+
+/// From the start of a program to its first byte of output, which must be an
+/// ssh server's.
+pub(crate) fn time_to_first_byte(command: Spawn<'_>) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    let mut process = command.start()?;
+    let byte = process.first_byte()?;
+    let took = start.elapsed();
+    ensure!(byte == b'S', "not ssh's greeting");
+    Ok(took)
+}
+
+/// From `start` to the first byte that a service at `address` sends unasked.
+#[expect(dead_code, reason = "for ways that hand out a local port")]
+pub(crate) fn first_byte_of(address: SocketAddr, start: Instant) -> anyhow::Result<Duration> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(SETUP_DEADLINE))?;
+    let mut byte = [0];
+    stream.read_exact(&mut byte).context("no greeting")?;
+    ensure!(&byte == b"S", "not ssh's greeting");
+    Ok(start.elapsed())
+}
