@@ -1,1 +1,148 @@
 //! The storage promise: read a view, commit a batch; a memory keeper and the battery of tests.
+//!
+//! A household is everything kept for one atSign of this server: its records, its
+//! commit log, the notifications it received and those it sent. Reads are synchronous
+//! and take microseconds. Writes are batches: one acknowledged [`Batch`] is one durable
+//! transaction, all of it or nothing. The clock stays outside: `now` is a parameter.
+//!
+//! Nothing here bounds the size of values, batches or households; the caller does.
+
+mod batch;
+mod error;
+pub mod limits;
+mod memory;
+
+use std::pin::Pin;
+
+use postern_proto::{AtKey, AtSign, Millis, Notification, NotificationId, Record};
+
+pub use batch::{Assert, Batch, Committed, LogAs, Op};
+pub use error::StoreError;
+pub use memory::MemoryStore;
+
+/// A write under way. It needs no particular runtime.
+///
+/// The write may happen even when the future is dropped before it resolves: a
+/// caller that stops waiting does not learn the outcome.
+pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What every keeper of data promises. Used as `Arc<dyn Store>`.
+///
+/// A read that starts after a commit was acknowledged sees it.
+pub trait Store: Send + Sync + 'static {
+    /// Every household, ordered by atSign.
+    fn accounts(&self) -> Result<Vec<Account>, StoreError>;
+
+    /// One record as stored. The caller hides the unborn and the expired
+    /// ([`Record::is_active`]).
+    fn get(&self, owner: &AtSign, key: &AtKey) -> Result<Option<Record>, StoreError>;
+
+    /// Calls `each` with key text, birth and end of every record, unborn and
+    /// expired ones included, in the byte order of the key text.
+    ///
+    /// Hazard: `each` must not call the store; a keeper may hold a lock meanwhile.
+    fn scan(
+        &self,
+        owner: &AtSign,
+        each: &mut dyn FnMut(&str, Option<Millis>, Option<Millis>),
+    ) -> Result<(), StoreError>;
+
+    /// The household's highest commit id; −1 when nothing was logged yet.
+    fn last_commit(&self, owner: &AtSign) -> Result<i64, StoreError>;
+
+    /// Log entries with a commit id above `after`, ascending, at most `limit`.
+    /// Only the latest entry of each key exists. The record of a `Put` may be gone
+    /// when it expired.
+    fn log_since(&self, owner: &AtSign, after: i64, limit: usize) -> Result<Vec<LogEntry>, StoreError>;
+
+    /// Notifications received by `owner` (its own server's messages included) with
+    /// `at > after` and `expires_at > now`, ascending by `at`, then by arrival; at most `limit`.
+    ///
+    /// Hazard: a page that ends between two notifications of the same `at` loses the
+    /// second when the next page starts after that `at`.
+    fn received_since(
+        &self,
+        owner: &AtSign,
+        after: Millis,
+        now: Millis,
+        limit: usize,
+    ) -> Result<Vec<Notification>, StoreError>;
+
+    /// Outgoing notifications of all households that wait for delivery and are not
+    /// expired at `now`, oldest `at` first, then by arrival; at most `limit`.
+    fn queued(&self, now: Millis, limit: usize) -> Result<Vec<Notification>, StoreError>;
+
+    /// How far the delivery of a notification sent by `owner` got; `None` when unknown or swept.
+    fn outgoing_status(&self, owner: &AtSign, id: &NotificationId) -> Result<Option<Delivery>, StoreError>;
+
+    /// Applies a batch in one transaction that is durable before the future resolves.
+    ///
+    /// Asserts are checked first, inside the transaction, against the state before the
+    /// batch; then the operations run in order. Any failure undoes the whole batch.
+    /// Two batches not awaited one after the other may run in either order.
+    fn commit(&self, batch: Batch) -> Pending<Result<Committed, StoreError>>;
+
+    /// Drops records and notifications with `expires_at <= now`, at most
+    /// [`limits::SWEEP_ROWS`] of each kind. Nothing is logged: readers see the end coming
+    /// in the record's own dates.
+    fn sweep(&self, now: Millis) -> Pending<Result<Swept, StoreError>>;
+}
+
+/// A household of this server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Whose it is.
+    pub at_sign: AtSign,
+    /// The port of its own, when it does not share the common one.
+    pub port: Option<u16>,
+    /// Milliseconds since the epoch.
+    pub created_at: Millis,
+}
+
+/// What happened to a key, as told to clients that synchronise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Counts from 0 in each household.
+    pub commit: i64,
+    /// The key's text.
+    pub key: String,
+    /// What happened.
+    pub kind: Logged,
+    /// The batch's time.
+    pub at: Millis,
+}
+
+/// Kinds of log entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logged {
+    /// Value and metadata were written.
+    Put,
+    /// Metadata alone was written.
+    Meta,
+    /// The key was removed, or was asked to be.
+    Remove,
+}
+
+/// How far an outgoing notification got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Waits for delivery.
+    Queued,
+    /// The other server took it.
+    Delivered,
+    /// Given up.
+    Errored,
+    /// Its time ended before it was delivered.
+    Expired,
+}
+
+/// What a sweep dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Expired records.
+    pub records: usize,
+    /// Expired notifications, received and sent.
+    pub notifications: usize,
+    /// The limit was reached for one kind; sweep again soon.
+    pub more: bool,
+}
