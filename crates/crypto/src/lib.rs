@@ -1,1 +1,68 @@
 //! Keys by purpose and side, signatures, RSA, AES-CTR and key files; the only crate that names a cipher library.
+//!
+//! Bytes in, bytes out: it knows no verbs, no sockets, no clock. Everything here
+//! that the 2024 programs need speaks the terms of the atProtocol: RSA-2048
+//! with PKCS#1 v1.5 and AES-256 in counter mode without a tag.
+
+mod aes;
+mod encoding;
+mod keyfile;
+mod rsa;
+
+pub use aes::{AesKey, CtrStream, Iv};
+pub use encoding::{decode_base64, encode_base64, hex_lower};
+pub use keyfile::{AtKeys, KeyFileError};
+pub use rsa::{RsaPrivateKey, RsaPublicKey, SignatureHash};
+
+use std::fmt;
+
+/// A cryptographic operation failed. Why is not told: the difference between
+/// "wrong padding" and "wrong key" is what attackers ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CryptoError;
+
+impl fmt::Display for CryptoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("cryptographic operation failed")
+    }
+}
+
+impl std::error::Error for CryptoError {}
+
+impl From<aws_lc_rs::error::Unspecified> for CryptoError {
+    fn from(_: aws_lc_rs::error::Unspecified) -> Self {
+        Self
+    }
+}
+
+/// Random bytes from the operating system's generator.
+///
+/// # Panics
+/// When the system has no randomness: nothing we do would be safe then.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the operating system provides randomness");
+    bytes
+}
+
+/// SHA-512 of `parts` in sequence, as lower-case hex: the CRAM digest.
+pub fn sha512_hex(parts: &[&[u8]]) -> String {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA512);
+    for part in parts {
+        context.update(part);
+    }
+    hex_lower(context.finish().as_ref())
+}
+
+/// SHA-256 of `bytes`.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    let mut out = [0; 32];
+    out.copy_from_slice(digest.as_ref());
+    out
+}
+
+/// Compares without telling by its duration where the difference is.
+pub fn equal_in_constant_time(a: &[u8], b: &[u8]) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(a, b).is_ok()
+}
