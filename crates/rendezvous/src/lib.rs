@@ -1,1 +1,20 @@
-//! The relay's language and its two minds: the meeting and the visitor.
+//! The relay's language and its mind.
+//!
+//! A client asks a relay for two ports ([`RelayRequest`]); the relay opens them and answers ([`RelayReply`]). Client and
+//! device then dial one port each, send one signed line ([`AuthLine`]), and the relay joins their sockets in order of
+//! arrival ([`Meeting`]). This crate is pure: no sockets, no clock, no cipher; `now` and the check of a signature are
+//! parameters. It holds nothing of the keys between client and device.
+
+pub mod auth;
+pub mod limits;
+pub mod meeting;
+pub mod reply;
+pub mod request;
+
+pub use auth::{AuthFailure, AuthLine, Expected, HashAlgo};
+pub use meeting::{Action, Meeting, MeetingRules, Side, SocketId, Why};
+pub use reply::{Nack, RelayReply, ReplyError};
+pub use request::{AuthMode, RelayAuthKey, RelayRequest, RequestError};
+
+/// The namespace of all notifications between a relay and its guests.
+pub const NAMESPACE: &str = "sshrvd";

@@ -1,0 +1,313 @@
+//! The mind of one two-port session on the relay: who may wait, who is joined with whom, when it is over.
+//!
+//! The driver tells what happens ([`Meeting::arrived`], [`Meeting::authenticated`], …), does what [`Meeting::next_action`]
+//! says until it says nothing more, and calls [`Meeting::handle_timeout`] at [`Meeting::poll_timeout`].
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::limits::{AUTH_WITHIN, GRACE, LIVE_PAIRS, UNAUTHENTICATED_PER_SIDE, WAITING_PER_SIDE};
+
+/// The two ports of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// The client's port.
+    A,
+    /// The device's port.
+    B,
+}
+
+impl Side {
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+}
+
+/// The driver's name for a socket; never used twice in one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SocketId(pub u64);
+
+/// What a session demands and allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MeetingRules {
+    /// Sockets of side A must authenticate.
+    pub authenticate_a: bool,
+    /// Sockets of side B must authenticate.
+    pub authenticate_b: bool,
+    /// Time for it.
+    pub auth_within: Duration,
+    /// Time from the opening after which a session without live pairs is over.
+    pub grace: Duration,
+    /// Sockets of one side that may be busy authenticating; one more and the oldest is closed.
+    pub unauthenticated_per_side: usize,
+    /// Sockets of one side that may wait for the other; one more and the newcomer is closed.
+    pub waiting_per_side: usize,
+    /// Pairs at the same time; further sockets wait.
+    pub live_pairs: usize,
+}
+
+impl Default for MeetingRules {
+    fn default() -> Self {
+        Self {
+            authenticate_a: true,
+            authenticate_b: true,
+            auth_within: AUTH_WITHIN,
+            grace: GRACE,
+            unauthenticated_per_side: UNAUTHENTICATED_PER_SIDE,
+            waiting_per_side: WAITING_PER_SIDE,
+            live_pairs: LIVE_PAIRS,
+        }
+    }
+}
+
+/// What the driver is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Join these two and report [`Meeting::pair_ended`] when they have ended.
+    Join {
+        /// Of side A.
+        a: SocketId,
+        /// Of side B.
+        b: SocketId,
+    },
+    /// Close this socket; nothing more is to be reported of it.
+    Close {
+        /// Which one.
+        id: SocketId,
+        /// The reason, for the log.
+        why: Why,
+    },
+    /// Close both ports and all sockets that still wait. The last action.
+    Finish,
+}
+
+/// Why a socket is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It did not prove whose it is.
+    NotAuthenticated,
+    /// It did not prove it in time.
+    TooSlow,
+    /// Too many strangers came after it.
+    Crowded,
+    /// Too many of its side are waiting already.
+    QueueFull,
+    /// The session is over.
+    Over,
+}
+
+/// One session of the relay. Sockets of a side are joined with those of the other in the order in which they authenticated.
+#[derive(Debug)]
+pub struct Meeting {
+    rules: MeetingRules,
+    a: Queue,
+    b: Queue,
+    /// Live pairs by their socket of side A.
+    pairs: BTreeMap<SocketId, SocketId>,
+    state: State,
+    actions: VecDeque<Action>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// Nothing ends the session before this moment.
+    Grace {
+        until: Instant,
+    },
+    /// It ends when the last pair does.
+    WhilePairsLive,
+    Over,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Oldest first; so the first deadline is the next one.
+    proving: VecDeque<(SocketId, Instant)>,
+    waiting: VecDeque<SocketId>,
+}
+
+impl Queue {
+    fn take_proving(&mut self, id: SocketId) -> Option<Instant> {
+        let at = self.proving.iter().position(|(other, _)| *other == id)?;
+        self.proving.remove(at).map(|(_, deadline)| deadline)
+    }
+}
+
+impl Meeting {
+    /// The ports are open as of `now`.
+    #[must_use]
+    pub fn new(rules: MeetingRules, now: Instant) -> Self {
+        Self {
+            rules,
+            a: Queue::default(),
+            b: Queue::default(),
+            pairs: BTreeMap::new(),
+            state: State::Grace {
+                until: now + rules.grace,
+            },
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Whether sockets of this side must authenticate.
+    #[must_use]
+    pub fn must_authenticate(&self, side: Side) -> bool {
+        match side {
+            Side::A => self.rules.authenticate_a,
+            Side::B => self.rules.authenticate_b,
+        }
+    }
+
+    /// A socket was accepted. One that need not authenticate waits at once.
+    pub fn arrived(&mut self, side: Side, id: SocketId, now: Instant) {
+        if self.is_over() {
+            return self.close(id, Why::Over);
+        }
+        if !self.must_authenticate(side) {
+            return self.wait(side, id);
+        }
+        let deadline = now + self.rules.auth_within;
+        let limit = self.rules.unauthenticated_per_side;
+        let proving = &mut self.queue(side).proving;
+        proving.push_back((id, deadline));
+        if proving.len() > limit
+            && let Some((oldest, _)) = proving.pop_front()
+        {
+            self.close(oldest, Why::Crowded);
+        }
+    }
+
+    /// A socket's line was good.
+    pub fn authenticated(&mut self, side: Side, id: SocketId, now: Instant) {
+        match self.queue(side).take_proving(id) {
+            Some(deadline) if now < deadline => self.wait(side, id),
+            Some(_) => self.close(id, Why::TooSlow),
+            None => {} // already closed; the news crossed
+        }
+    }
+
+    /// A socket's line was not good, or never came.
+    pub fn failed(&mut self, side: Side, id: SocketId) {
+        if self.queue(side).take_proving(id).is_some() {
+            self.close(id, Why::NotAuthenticated);
+        }
+    }
+
+    /// A socket that was not joined yet has died, and the driver has dropped it.
+    pub fn gone(&mut self, side: Side, id: SocketId) {
+        let queue = self.queue(side);
+        if queue.take_proving(id).is_none() {
+            queue.waiting.retain(|other| *other != id);
+        }
+    }
+
+    /// A pair has ended, for whatever reason. Named by its socket of side A.
+    pub fn pair_ended(&mut self, a: SocketId) {
+        if self.pairs.remove(&a).is_none() {
+            return;
+        }
+        self.join_heads();
+        self.finish_if_idle();
+    }
+
+    /// When [`Meeting::handle_timeout`] has something to do. None: not before something else happens.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let grace = match self.state {
+            State::Grace { until } => Some(until),
+            State::WhilePairsLive => None,
+            State::Over => return None,
+        };
+        let deadlines = [&self.a, &self.b]
+            .into_iter()
+            .filter_map(|queue| Some(queue.proving.front()?.1));
+        grace.into_iter().chain(deadlines).min()
+    }
+
+    /// It is `now`: closes who was too slow, and the session when its grace is over and nobody is joined.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for side in [Side::A, Side::B] {
+            while let Some((id, deadline)) = self.queue(side).proving.front().copied() {
+                if now < deadline {
+                    break;
+                }
+                self.queue(side).proving.pop_front();
+                self.close(id, Why::TooSlow);
+            }
+        }
+        if let State::Grace { until } = self.state
+            && now >= until
+        {
+            self.state = State::WhilePairsLive;
+            self.finish_if_idle();
+        }
+    }
+
+    /// The next thing to do; ask until there is none.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// True from [`Action::Finish`] on.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
+    }
+
+    /// Pairs that are joined now.
+    #[must_use]
+    pub fn live_pairs(&self) -> usize {
+        self.pairs.len()
+    }
+
+    fn queue(&mut self, side: Side) -> &mut Queue {
+        match side {
+            Side::A => &mut self.a,
+            Side::B => &mut self.b,
+        }
+    }
+
+    fn wait(&mut self, side: Side, id: SocketId) {
+        let limit = self.rules.waiting_per_side;
+        let waiting = &mut self.queue(side).waiting;
+        if waiting.len() >= limit {
+            // The newcomer goes, not the oldest: dropping one in the middle would shift who meets whom.
+            return self.close(id, Why::QueueFull);
+        }
+        waiting.push_back(id);
+        self.join_heads();
+    }
+
+    fn join_heads(&mut self) {
+        while self.pairs.len() < self.rules.live_pairs {
+            let (Some(&a), Some(&b)) = (self.a.waiting.front(), self.b.waiting.front()) else {
+                return;
+            };
+            self.a.waiting.pop_front();
+            self.b.waiting.pop_front();
+            self.pairs.insert(a, b);
+            self.actions.push_back(Action::Join { a, b });
+        }
+    }
+
+    fn finish_if_idle(&mut self) {
+        if matches!(self.state, State::WhilePairsLive) && self.pairs.is_empty() {
+            self.state = State::Over;
+            self.a = Queue::default();
+            self.b = Queue::default();
+            self.actions.push_back(Action::Finish);
+        }
+    }
+
+    fn close(&mut self, id: SocketId, why: Why) {
+        self.actions.push_back(Action::Close { id, why });
+    }
+}
