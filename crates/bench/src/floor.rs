@@ -85,7 +85,14 @@ pub(crate) fn device(args: &DeviceArgs) -> anyhow::Result<()> {
         relay.read_exact(&mut salt)?;
         let keys = Keys::derive(&secret, &salt)?;
         let local = TcpStream::connect(args.target)?;
-        join(local, relay, Keys { seal: keys.open, open: keys.seal })?;
+        join(
+            local,
+            relay,
+            Keys {
+                seal: keys.open,
+                open: keys.seal,
+            },
+        )?;
     }
 }
 
@@ -106,7 +113,11 @@ pub(crate) fn relay(args: &RelayArgs) -> anyhow::Result<()> {
         stream.set_nodelay(true)?;
         let mut role = [0];
         if stream.read_exact(&mut role).is_ok() {
-            let _ = if role[0] == b'C' { asking.send(stream) } else { waiting.send(stream) };
+            let _ = if role[0] == b'C' {
+                asking.send(stream)
+            } else {
+                waiting.send(stream)
+            };
         }
     }
     Ok(())
@@ -116,7 +127,11 @@ fn pair(client: &TcpStream, device: &TcpStream, copy64: bool) -> io::Result<()> 
     for (from, to) in [(client, device), (device, client)] {
         let (from, to) = (from.try_clone()?, to.try_clone()?);
         std::thread::spawn(move || {
-            let _ = if copy64 { copy(&from, &to) } else { splice(&from, &to) };
+            let _ = if copy64 {
+                copy(&from, &to)
+            } else {
+                splice(&from, &to)
+            };
             let _ = to.shutdown(Shutdown::Write);
         });
     }
@@ -138,7 +153,8 @@ fn splice(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
     let (out, into) = rustix::pipe::pipe()?;
     rustix::pipe::fcntl_setpipe_size(&into, RELAY_PIPE)?;
     loop {
-        let mut held = rustix::pipe::splice(from, None, &into, None, RELAY_PIPE, SpliceFlags::MOVE)?;
+        let mut held =
+            rustix::pipe::splice(from, None, &into, None, RELAY_PIPE, SpliceFlags::MOVE)?;
         if held == 0 {
             return Ok(());
         }
@@ -159,10 +175,16 @@ impl Keys {
         let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(secret);
         let key = |label: &[u8]| -> anyhow::Result<LessSafeKey> {
             let labels = [label];
-            let okm = prk.expand(&labels, &AES_256_GCM).ok().context("failed to derive a key")?;
+            let okm = prk
+                .expand(&labels, &AES_256_GCM)
+                .ok()
+                .context("failed to derive a key")?;
             Ok(LessSafeKey::new(UnboundKey::from(okm)))
         };
-        Ok(Self { seal: key(b"postern-bench floor up")?, open: key(b"postern-bench floor down")? })
+        Ok(Self {
+            seal: key(b"postern-bench floor up")?,
+            open: key(b"postern-bench floor down")?,
+        })
     }
 }
 
@@ -192,7 +214,11 @@ fn seal(mut from: &TcpStream, mut to: &TcpStream, key: &LessSafeKey) -> anyhow::
         }
         let header = u32::try_from(got)?.to_be_bytes();
         let tag = key
-            .seal_in_place_separate_tag(nonce(count), Aad::from(header), &mut record[HEADER..HEADER + got])
+            .seal_in_place_separate_tag(
+                nonce(count),
+                Aad::from(header),
+                &mut record[HEADER..HEADER + got],
+            )
             .ok()
             .context("failed to seal")?;
         record[..HEADER].copy_from_slice(&header);
@@ -212,7 +238,10 @@ fn open(mut from: &TcpStream, mut to: &TcpStream, key: &LessSafeKey) -> anyhow::
         let length = u32::from_be_bytes(header) as usize;
         let body = record.get_mut(..length + TAG).context("record too long")?;
         from.read_exact(body)?;
-        let plain = key.open_in_place(nonce(count), Aad::from(header), body).ok().context("failed to open")?;
+        let plain = key
+            .open_in_place(nonce(count), Aad::from(header), body)
+            .ok()
+            .context("failed to open")?;
         to.write_all(plain)?;
     }
     Ok(())
@@ -225,6 +254,10 @@ fn nonce(count: u64) -> Nonce {
 }
 
 fn read_key(path: &Path) -> anyhow::Result<[u8; KEY]> {
-    let bytes = std::fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
-    bytes.try_into().ok().context("the key file must hold 32 bytes")
+    let bytes =
+        std::fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
+    bytes
+        .try_into()
+        .ok()
+        .context("the key file must hold 32 bytes")
 }

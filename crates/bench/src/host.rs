@@ -28,7 +28,10 @@ pub(crate) struct Site {
 impl Host {
     /// This machine's loopback.
     pub(crate) fn loopback() -> Self {
-        Self { address: Ipv4Addr::LOCALHOST, netns: None }
+        Self {
+            address: Ipv4Addr::LOCALHOST,
+            netns: None,
+        }
     }
 
     /// A port of this host, as other hosts reach it.
@@ -38,8 +41,13 @@ impl Host {
 
     /// Does something in the place of this host: on a thread of its own that
     /// moves into the namespace.
-    pub(crate) fn within<T: Send>(&self, work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
-        let Some(netns) = &self.netns else { return work() };
+    pub(crate) fn within<T: Send>(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<T> + Send,
+    ) -> anyhow::Result<T> {
+        let Some(netns) = &self.netns else {
+            return work();
+        };
         let inside = || {
             enter_netns(netns)?;
             work()
@@ -57,7 +65,11 @@ impl Host {
         what: &str,
         watched: &mut [&mut Process],
     ) -> anyhow::Result<TcpStream> {
-        self.within(|| until(what, READY_DEADLINE, watched, || TcpStream::connect(address)))
+        self.within(|| {
+            until(what, READY_DEADLINE, watched, || {
+                TcpStream::connect(address)
+            })
+        })
     }
 
     /// Waits until an ssh server greets at `address` as this host sees it.
@@ -72,7 +84,11 @@ impl Host {
             stream.set_read_timeout(Some(Duration::from_secs(5)))?;
             let mut start = [0; 4];
             stream.read_exact(&mut start)?;
-            if &start == b"SSH-" { Ok(()) } else { Err(io::Error::other("another greeting")) }
+            if &start == b"SSH-" {
+                Ok(())
+            } else {
+                Err(io::Error::other("another greeting"))
+            }
         };
         self.within(|| until(what, READY_DEADLINE, watched, greeting))
     }
@@ -81,12 +97,19 @@ impl Host {
 impl Site {
     /// All three on loopback.
     pub(crate) fn loopback(dir: &Path) -> Self {
-        Self { client: Host::loopback(), server: Host::loopback(), device: Host::loopback(), dir: dir.to_owned() }
+        Self {
+            client: Host::loopback(),
+            server: Host::loopback(),
+            device: Host::loopback(),
+            dir: dir.to_owned(),
+        }
     }
 }
 
 /// A port nobody has now. For programs that cannot bind port 0 themselves:
 /// another may take it in between, which their start then says.
 pub(crate) fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
 }

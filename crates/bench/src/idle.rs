@@ -25,8 +25,12 @@ impl Memory {
     pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
             .with_context(|| format!("failed to read the memory of process {pid}"))?;
-        let field = |name: &str| field(&text, name).with_context(|| format!("no {name} for process {pid}"));
-        Ok(Self { rss: field("Rss:")?, private_dirty: field("Private_Dirty:")? })
+        let field =
+            |name: &str| field(&text, name).with_context(|| format!("no {name} for process {pid}"));
+        Ok(Self {
+            rss: field("Rss:")?,
+            private_dirty: field("Private_Dirty:")?,
+        })
     }
 }
 
@@ -45,17 +49,28 @@ pub(crate) struct Row {
 
 /// The rivals' programs on the device, idle.
 pub(crate) fn rivals(accounts: &Accounts, site: &Site, kit: &SshKit) -> Vec<Row> {
-    [(Recipe::JumpReverse, "ssh -R"), (Recipe::Rathole, "rathole client")]
-        .into_iter()
-        .map(|(recipe, name)| {
-            progress(&format!("idle: {name}"));
-            let memory = recipe.stand(kit, accounts, site).and_then(|standing| {
-                Memory::of(standing.agent.context("this recipe has no program on the device")?)
-            });
-            let note = memory.as_ref().err().map(|error| format!("{error:#}"));
-            Row { name: format!("idle daemon: {name}"), memory: memory.ok(), note }
-        })
-        .collect()
+    [
+        (Recipe::JumpReverse, "ssh -R"),
+        (Recipe::Rathole, "rathole client"),
+    ]
+    .into_iter()
+    .map(|(recipe, name)| {
+        progress(&format!("idle: {name}"));
+        let memory = recipe.stand(kit, accounts, site).and_then(|standing| {
+            Memory::of(
+                standing
+                    .agent
+                    .context("this recipe has no program on the device")?,
+            )
+        });
+        let note = memory.as_ref().err().map(|error| format!("{error:#}"));
+        Row {
+            name: format!("idle daemon: {name}"),
+            memory: memory.ok(),
+            note,
+        }
+    })
+    .collect()
 }
 
 /// Prints the rows.
@@ -66,7 +81,12 @@ pub(crate) fn print(rows: &[Row]) {
             || ("-".to_owned(), "-".to_owned()),
             |memory| (memory.rss.to_string(), memory.private_dirty.to_string()),
         );
-        table.row(vec![row.name.clone(), rss, dirty, row.note.clone().unwrap_or_default()]);
+        table.row(vec![
+            row.name.clone(),
+            rss,
+            dirty,
+            row.note.clone().unwrap_or_default(),
+        ]);
     }
     table.print("Idle");
 }
@@ -77,8 +97,12 @@ mod tests {
 
     #[test]
     fn the_rollup_is_read_by_name() {
-        let text = "Rss:                1604 kB\nPrivate_Clean:  4 kB\nPrivate_Dirty:       104 kB\n";
-        assert_eq!((field(text, "Rss:"), field(text, "Private_Dirty:")), (Some(1604), Some(104)));
+        let text =
+            "Rss:                1604 kB\nPrivate_Clean:  4 kB\nPrivate_Dirty:       104 kB\n";
+        assert_eq!(
+            (field(text, "Rss:"), field(text, "Private_Dirty:")),
+            (Some(1604), Some(104))
+        );
         assert_eq!(field(text, "Swap:"), None);
     }
 

@@ -75,9 +75,15 @@ struct RunArgs {
     /// Only these subjects
     #[arg(long, value_delimiter = ',')]
     only: Vec<Subject>,
+    /// Only rows whose name contains one of these
+    #[arg(long, value_delimiter = ',')]
+    rows: Vec<String>,
     /// Rounds of the bulk table
     #[arg(long)]
     rounds: Option<usize>,
+    /// Bytes of the bulk table, each way
+    #[arg(long)]
+    bytes: Option<u64>,
     /// Write everything to this file as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -113,7 +119,11 @@ fn main() -> ExitCode {
         Action::FloorRelay(args) => floor::relay(&args).map(|()| true),
         Action::FloorDevice(args) => floor::device(&args).map(|()| true),
         Action::Sink { listen } => sink(listen).map(|()| true),
-        Action::Source { connect, direction, bytes } => source(connect, direction, bytes).map(|()| true),
+        Action::Source {
+            connect,
+            direction,
+            bytes,
+        } => source(connect, direction, bytes).map(|()| true),
         Action::Line(args) => line::by_hand(&args).map(|()| true),
         Action::Enter(args) => Err(process::enter(&args)),
     };
@@ -129,10 +139,15 @@ fn main() -> ExitCode {
 
 fn run(args: &RunArgs) -> anyhow::Result<bool> {
     let wanted = |subject: Subject| args.only.is_empty() || args.only.contains(&subject);
-    let dir = tempfile::Builder::new().prefix("postern-bench-").tempdir()?;
+    let dir = tempfile::Builder::new()
+        .prefix("postern-bench-")
+        .tempdir()?;
     let accounts = Accounts::open(!args.no_priority);
     let site = Site::loopback(dir.path());
-    let kit = Rc::new(SshKit::new(dir.path())?);
+    let kit = SshKit::new(dir.path())
+        .map(Rc::new)
+        .map_err(|error| format!("{error:#}"));
+    let named = |name: &str| args.rows.is_empty() || args.rows.iter().any(|row| name.contains(row));
     let mut report = Report {
         machine: machine(),
         cpu_kept_by: accounts.describe(),
@@ -146,53 +161,93 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
         } else {
             (limits::BULK_BYTES, limits::BULK_ROUNDS)
         };
-        let tunnels = tunnels(&kit);
-        report.bulk = bulk::run(&accounts, &site, &tunnels, bytes, args.rounds.unwrap_or(rounds))?;
+        // The first two are what the others are compared with.
+        let mut tunnels = tunnels(&kit);
+        let rest = tunnels.split_off(bulk::COPY_ROW + 1);
+        tunnels.extend(rest.into_iter().filter(|tunnel| named(&tunnel.name())));
+        let (bytes, rounds) = (args.bytes.unwrap_or(bytes), args.rounds.unwrap_or(rounds));
+        report.bulk = bulk::run(&accounts, &site, &tunnels, bytes, rounds)?;
+        for (tunnel, row) in tunnels.iter().zip(&report.bulk) {
+            report.checks.extend(tunnel.checks(row));
+        }
     }
     if wanted(Subject::Setup) || wanted(Subject::Delay) {
-        let rounds = if args.quick { limits::SETUP_ROUNDS_QUICK } else { limits::SETUP_ROUNDS };
-        let ways = ways(&kit);
+        let rounds = if args.quick {
+            limits::SETUP_ROUNDS_QUICK
+        } else {
+            limits::SETUP_ROUNDS
+        };
+        let mut ways = ways(&kit);
+        ways.retain(|way| named(&way.name()));
         report.setup = setup::loopback(&accounts, &site, &ways, rounds);
         if wanted(Subject::Delay) {
-            report.checks.push(setup::delayed(&accounts, &site, &ways, rounds, &mut report.setup)?);
+            report.checks.push(setup::delayed(
+                &accounts,
+                &site,
+                &ways,
+                rounds,
+                &mut report.setup,
+            )?);
         }
         for (way, row) in ways.iter().zip(&report.setup) {
             report.checks.extend(way.checks(row));
         }
     }
     if wanted(Subject::Idle) {
-        report.idle = idle::rivals(&accounts, &site, &kit);
+        report.idle = match &kit {
+            Ok(kit) => idle::rivals(&accounts, &site, kit),
+            Err(why) => vec![idle::Row {
+                name: "idle daemons of rivals".to_owned(),
+                memory: None,
+                note: Some(why.clone()),
+            }],
+        };
     }
     report.load_after = load_average();
 
     print(&report);
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report)?;
-        std::fs::write(path, text + "\n").with_context(|| format!("failed to write {}", path.display()))?;
+        std::fs::write(path, text + "\n")
+            .with_context(|| format!("failed to write {}", path.display()))?;
     }
     Ok(args.quick || report.checks.iter().all(|check| check.holds))
 }
 
 /// Rows of the bulk table; the first two are what others are compared with.
-fn tunnels(kit: &Rc<SshKit>) -> Vec<Box<dyn Tunnel>> {
+fn tunnels(kit: &Result<Rc<SshKit>, String>) -> Vec<Box<dyn Tunnel>> {
     let gcm = Some("aes128-gcm@openssh.com");
     vec![
         Box::new(Floor { copy64: false }),
         Box::new(Floor { copy64: true }),
-        Box::new(SshTunnel { recipe: Recipe::JumpReverse, cipher: None, kit: Rc::clone(kit) }),
-        Box::new(SshTunnel { recipe: Recipe::Rathole, cipher: gcm, kit: Rc::clone(kit) }),
+        Box::new(SshTunnel {
+            recipe: Recipe::JumpReverse,
+            cipher: None,
+            kit: kit.clone(),
+        }),
+        Box::new(SshTunnel {
+            recipe: Recipe::Rathole,
+            cipher: gcm,
+            kit: kit.clone(),
+        }),
     ]
 }
 
 /// Rows of the set-up table.
-fn ways(kit: &Rc<SshKit>) -> Vec<Box<dyn setup::Way>> {
+fn ways(kit: &Result<Rc<SshKit>, String>) -> Vec<Box<dyn setup::Way>> {
     let recipes = [Recipe::Straight, Recipe::JumpReverse, Recipe::Rathole];
-    recipes.into_iter().map(|recipe| Box::new((recipe, Rc::clone(kit))) as Box<dyn setup::Way>).collect()
+    recipes
+        .into_iter()
+        .map(|recipe| Box::new((recipe, kit.clone())) as Box<dyn setup::Way>)
+        .collect()
 }
 
 fn print(report: &Report) {
     say(&format!("Machine: {}", report.machine));
-    say(&format!("CPU time by {}; load {} before, {} after", report.cpu_kept_by, report.load_before, report.load_after));
+    say(&format!(
+        "CPU time by {}; load {} before, {} after",
+        report.cpu_kept_by, report.load_before, report.load_after
+    ));
     if !report.bulk.is_empty() {
         bulk::print(&report.bulk);
     }
@@ -218,19 +273,31 @@ fn sink(listen: SocketAddr) -> anyhow::Result<()> {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "byte counts here are far below 2^52")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "byte counts here are far below 2^52"
+)]
 fn source(connect: SocketAddr, direction: load::Direction, bytes: u64) -> anyhow::Result<()> {
     let took = load::Transfer::open(TcpStream::connect(connect)?, direction, bytes)?.run()?;
-    say(&format!("{:.0} MiB/s", bytes as f64 / f64::from(1 << 20) / took.as_secs_f64()));
+    say(&format!(
+        "{:.0} MiB/s",
+        bytes as f64 / f64::from(1 << 20) / took.as_secs_f64()
+    ));
     Ok(())
 }
 
 fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
-    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("?");
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1))
+        .unwrap_or("?");
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    format!("{cores} cores, {model}, Linux {}", read("/proc/sys/kernel/osrelease").trim())
+    format!(
+        "{cores} cores, {model}, Linux {}",
+        read("/proc/sys/kernel/osrelease").trim()
+    )
 }
 
 fn load_average() -> String {
