@@ -8,6 +8,8 @@
 //! Nothing here bounds the size of values, batches or households; the caller does.
 
 mod batch;
+#[cfg(any(test, feature = "battery"))]
+pub mod battery;
 mod error;
 pub mod limits;
 mod memory;
@@ -26,6 +28,9 @@ pub use memory::MemoryStore;
 /// caller that stops waiting does not learn the outcome.
 pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
+/// Is shown key text, birth and end of a record.
+pub type Visit<'a> = &'a mut dyn FnMut(&str, Option<Millis>, Option<Millis>);
+
 /// What every keeper of data promises. Used as `Arc<dyn Store>`.
 ///
 /// A read that starts after a commit was acknowledged sees it.
@@ -41,11 +46,7 @@ pub trait Store: Send + Sync + 'static {
     /// expired ones included, in the byte order of the key text.
     ///
     /// Hazard: `each` must not call the store; a keeper may hold a lock meanwhile.
-    fn scan(
-        &self,
-        owner: &AtSign,
-        each: &mut dyn FnMut(&str, Option<Millis>, Option<Millis>),
-    ) -> Result<(), StoreError>;
+    fn scan(&self, owner: &AtSign, each: Visit<'_>) -> Result<(), StoreError>;
 
     /// The household's highest commit id; −1 when nothing was logged yet.
     fn last_commit(&self, owner: &AtSign) -> Result<i64, StoreError>;

@@ -8,6 +8,7 @@ use postern_proto::{AtKey, AtSign, Millis, Notification, NotificationId, Record}
 use crate::limits::SWEEP_ROWS;
 use crate::{
     Account, Assert, Batch, Committed, Delivery, LogEntry, Logged, Op, Pending, Store, StoreError, Swept,
+    Visit,
 };
 
 /// The promise kept in memory. Commits are done when `commit` returns.
@@ -68,11 +69,7 @@ impl Store for MemoryStore {
         Ok(self.read(owner, None, |h| h.records.get(&key.to_string()).cloned()))
     }
 
-    fn scan(
-        &self,
-        owner: &AtSign,
-        each: &mut dyn FnMut(&str, Option<Millis>, Option<Millis>),
-    ) -> Result<(), StoreError> {
+    fn scan(&self, owner: &AtSign, each: Visit<'_>) -> Result<(), StoreError> {
         self.read(owner, (), |h| {
             for (key, record) in &h.records {
                 each(key, record.available_at, record.expires_at);
@@ -282,4 +279,30 @@ impl Household {
         self.log.insert(commit, LogEntry { commit, key: key.to_owned(), kind, at });
         commit
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::battery::Harness;
+
+    struct Memory(Arc<MemoryStore>);
+
+    impl Harness for Memory {
+        fn store(&self) -> Arc<dyn Store> {
+            Arc::clone(&self.0) as Arc<dyn Store>
+        }
+
+        fn reopen(&mut self) -> bool {
+            false
+        }
+    }
+
+    fn open() -> Box<dyn Harness> {
+        Box::new(Memory(Arc::new(MemoryStore::new())))
+    }
+
+    crate::battery!(open);
 }
