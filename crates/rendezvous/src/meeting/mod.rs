@@ -100,11 +100,18 @@ pub enum Why {
     Crowded,
     /// Too many of its side are waiting already.
     QueueFull,
+    /// The socket that it would have been joined with died while it waited.
+    PartnerGone,
     /// The session is over.
     Over,
 }
 
 /// One session of the relay. Sockets of a side are joined with those of the other in the order in which they authenticated.
+///
+/// That order is all that tells which sockets belong together: client and device open one each per connection, and
+/// encrypt it by a key of its own. So an authenticated socket that dies while it waits leaves its *place* in the queue, and
+/// takes the one it was meant for with it; else every later pair of the session would be one off and read noise. A
+/// side without authentication has no such order to lose (anybody may knock), and there the dead just leave.
 #[derive(Debug)]
 pub struct Meeting {
     rules: MeetingRules,
@@ -131,7 +138,14 @@ enum State {
 struct Queue {
     /// Oldest first; so the first deadline is the next one.
     proving: VecDeque<(SocketId, Instant)>,
-    waiting: VecDeque<SocketId>,
+    /// Longest first.
+    waiting: VecDeque<Waiting>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    id: SocketId,
+    alive: bool,
 }
 
 impl Queue {
@@ -203,9 +217,15 @@ impl Meeting {
 
     /// A socket that was not joined yet has died, and the driver has dropped it.
     pub fn gone(&mut self, side: Side, id: SocketId) {
+        let keep_its_place = self.must_authenticate(side);
         let queue = self.queue(side);
-        if queue.take_proving(id).is_none() {
-            queue.waiting.retain(|other| *other != id);
+        if queue.take_proving(id).is_some() {
+            return;
+        }
+        if !keep_its_place {
+            queue.waiting.retain(|other| other.id != id);
+        } else if let Some(place) = queue.waiting.iter_mut().find(|other| other.id == id) {
+            place.alive = false;
         }
     }
 
@@ -282,7 +302,7 @@ impl Meeting {
             // The newcomer goes, not the oldest: dropping one in the middle would shift who meets whom.
             return self.close(id, Why::QueueFull);
         }
-        waiting.push_back(id);
+        waiting.push_back(Waiting { id, alive: true });
         self.join_heads();
     }
 
@@ -293,8 +313,15 @@ impl Meeting {
             };
             self.a.waiting.pop_front();
             self.b.waiting.pop_front();
-            self.pairs.insert(a, b);
-            self.actions.push_back(Action::Join { a, b });
+            match (a.alive, b.alive) {
+                (true, true) => {
+                    self.pairs.insert(a.id, b.id);
+                    self.actions.push_back(Action::Join { a: a.id, b: b.id });
+                }
+                (true, false) => self.close(a.id, Why::PartnerGone),
+                (false, true) => self.close(b.id, Why::PartnerGone),
+                (false, false) => {}
+            }
         }
     }
 

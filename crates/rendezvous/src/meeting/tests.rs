@@ -115,13 +115,43 @@ fn a_bad_line_closes_its_socket_only() {
 }
 
 #[test]
-fn a_waiting_socket_that_died_is_not_joined() {
+fn a_waiting_socket_that_died_takes_its_partner_and_no_other() {
     let mut scene = Scene::new(MeetingRules::default());
     scene.admit(Side::A, 1);
     scene.admit(Side::A, 2);
     scene.meeting.gone(Side::A, SocketId(1));
-    scene.admit(Side::B, 3);
-    assert_eq!(scene.actions(), [join(2, 3)]);
+    scene.admit(Side::B, 11); // the device opened it for 1, with the keys of 1
+    scene.admit(Side::B, 12);
+    assert_eq!(scene.actions(), [close(11, Why::PartnerGone), join(2, 12)]);
+    scene.admit(Side::B, 13);
+    scene.meeting.gone(Side::B, SocketId(13));
+    scene.admit(Side::A, 3);
+    scene.admit(Side::A, 4);
+    scene.admit(Side::B, 14);
+    assert_eq!(scene.actions(), [close(3, Why::PartnerGone), join(4, 14)]);
+}
+
+#[test]
+fn without_authentication_the_dead_just_leave() {
+    let mut scene = Scene::new(MeetingRules {
+        authenticate_a: false,
+        ..MeetingRules::default()
+    });
+    scene.arrive(Side::A, 1); // a port scan
+    scene.meeting.gone(Side::A, SocketId(1));
+    scene.arrive(Side::A, 2);
+    scene.admit(Side::B, 11);
+    assert_eq!(scene.actions(), [join(2, 11)]);
+}
+
+#[test]
+fn a_socket_that_dies_before_it_authenticated_has_no_place() {
+    let mut scene = Scene::new(MeetingRules::default());
+    scene.arrive(Side::A, 1);
+    scene.meeting.gone(Side::A, SocketId(1));
+    scene.admit(Side::A, 2);
+    scene.admit(Side::B, 11);
+    assert_eq!(scene.actions(), [join(2, 11)]);
 }
 
 #[test]
@@ -219,10 +249,19 @@ fn event() -> impl Strategy<Value = Event> {
 #[derive(Default)]
 struct Observer {
     proving: Vec<(Side, SocketId, Instant)>,
-    waiting: Vec<(Side, SocketId)>,
+    /// With what is known of their life.
+    waiting: Vec<(Side, SocketId, bool)>,
     pairs: Vec<SocketId>,
     ended: BTreeSet<SocketId>,
+    /// Alive, and its partner is not.
+    widowed: BTreeSet<SocketId>,
     finished: bool,
+}
+
+impl Observer {
+    fn head(&self, side: Side) -> Option<usize> {
+        self.waiting.iter().position(|(s, ..)| *s == side)
+    }
 }
 
 proptest! {
@@ -247,13 +286,13 @@ proptest! {
                     } else if scene.meeting.must_authenticate(side) {
                         seen.proving.push((side, SocketId(id), scene.now + AUTH_WITHIN));
                     } else {
-                        seen.waiting.push((side, SocketId(id)));
+                        seen.waiting.push((side, SocketId(id), true));
                     }
                 }
                 Event::Authenticate(n) => if let Some(n) = at(n, seen.proving.len()) {
                     let (side, id, deadline) = seen.proving.remove(n);
                     prop_assert!(scene.now < deadline, "the slow were closed before");
-                    seen.waiting.push((side, id));
+                    seen.waiting.push((side, id, true));
                     scene.meeting.authenticated(side, id, scene.now);
                 },
                 Event::Fail(n) => if let Some(n) = at(n, seen.proving.len()) {
@@ -263,8 +302,15 @@ proptest! {
                     prop_assert_eq!(last, Some(Action::Close { id, why: Why::NotAuthenticated }));
                 },
                 Event::Gone(n) => if let Some(n) = at(n, seen.waiting.len()) {
-                    let (side, id) = seen.waiting.remove(n);
-                    scene.meeting.gone(side, id);
+                    let (side, id, alive) = seen.waiting[n];
+                    if scene.meeting.must_authenticate(side) {
+                        seen.waiting[n].2 = false;
+                    } else {
+                        seen.waiting.remove(n);
+                    }
+                    if alive {
+                        scene.meeting.gone(side, id);
+                    }
                 },
                 Event::PairEnds(n) => if let Some(n) = at(n, seen.pairs.len()) {
                     scene.meeting.pair_ended(seen.pairs.remove(n));
@@ -272,11 +318,20 @@ proptest! {
                 Event::Pass(ms) => scene.pass(Duration::from_millis(ms)),
             }
             for action in scene.actions() {
+                // Where a head died, both heads leave without being joined.
+                while let (Some(a), Some(b)) = (seen.head(Side::A), seen.head(Side::B)) {
+                    let (a, b) = (seen.waiting[a], seen.waiting[b]);
+                    if a.2 && b.2 || seen.pairs.len() >= rules.live_pairs {
+                        break;
+                    }
+                    seen.waiting.retain(|other| other.1 != a.1 && other.1 != b.1);
+                    seen.widowed.extend([a, b].iter().filter(|w| w.2).map(|w| w.1));
+                }
                 match action {
                     Action::Join { a, b } => {
                         prop_assert!(!seen.finished);
                         for (side, id) in [(Side::A, a), (Side::B, b)] {
-                            let head = seen.waiting.iter().position(|(s, _)| *s == side).expect("somebody waits");
+                            let head = seen.head(side).expect("somebody waits");
                             prop_assert_eq!(seen.waiting.remove(head).1, id, "first come, first joined");
                             prop_assert!(seen.ended.insert(id), "joined or closed once");
                         }
@@ -286,7 +341,8 @@ proptest! {
                         prop_assert!(seen.ended.insert(id), "joined or closed once");
                         prop_assert_eq!(why == Why::Over, seen.finished);
                         seen.proving.retain(|(_, other, _)| *other != id);
-                        seen.waiting.retain(|(_, other)| *other != id);
+                        seen.waiting.retain(|(_, other, _)| *other != id);
+                        prop_assert_eq!(why == Why::PartnerGone, seen.widowed.remove(&id));
                     }
                     Action::Finish => {
                         prop_assert!(!seen.finished && seen.pairs.is_empty());
@@ -297,7 +353,15 @@ proptest! {
                     }
                 }
             }
-            let of = |side: Side| seen.waiting.iter().filter(|(s, _)| *s == side).count();
+            while let (Some(a), Some(b)) = (seen.head(Side::A), seen.head(Side::B)) {
+                if seen.pairs.len() >= rules.live_pairs {
+                    break;
+                }
+                let (a, b) = (seen.waiting[a], seen.waiting[b]);
+                prop_assert!(!a.2 && !b.2, "only two dead heads leave without a word");
+                seen.waiting.retain(|other| other.1 != a.1 && other.1 != b.1);
+            }
+            let of = |side: Side| seen.waiting.iter().filter(|(s, ..)| *s == side).count();
             let proving = |side: Side| seen.proving.iter().filter(|(s, ..)| *s == side).count();
             for side in [Side::A, Side::B] {
                 prop_assert!(of(side) <= rules.waiting_per_side);
