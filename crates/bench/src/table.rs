@@ -128,6 +128,11 @@ impl Check {
         }
     }
 
+    /// A figure that should be there and is not; it misses.
+    pub(crate) fn not_measured(figure: impl Into<String>) -> Self {
+        Self::at_most(figure, f64::NAN, 0.0, "")
+    }
+
     /// One line for a human; says by how much a bound is missed.
     pub(crate) fn show(&self) -> String {
         let Self {
@@ -137,6 +142,9 @@ impl Check {
             unit,
             holds,
         } = self;
+        if value.is_nan() {
+            return format!("  MISS  {figure}: not measured");
+        }
         let miss = 100.0 * (value - bound).abs() / bound;
         if *holds {
             format!("  ok    {figure}: {value:.3} {unit} (bound {bound})")
