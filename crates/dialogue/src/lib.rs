@@ -1,1 +1,3 @@
 //! Who may say what, when: the server's and the client's side of a connection.
+
+pub mod server;
