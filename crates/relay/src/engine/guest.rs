@@ -1,0 +1,245 @@
+//! One socket of a session until it is joined: reads its line, waits, notices its death, hands itself over.
+
+use std::io;
+use std::mem;
+use std::sync::Arc;
+
+use postern_net::pump::{self, Carried};
+use postern_net::seats::{Seat, SettledSeat};
+use postern_rendezvous::limits::AUTH_LINE_BYTES;
+use postern_rendezvous::{AuthFailure, Side, SocketId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::SessionSpec;
+
+/// How much of a line is read at once; a usual one has about 580 bytes.
+const READ_BYTES: usize = 1024;
+
+/// A socket, and what was read from it beyond its line.
+pub(super) struct Guest {
+    socket: TcpStream,
+    leftover: Vec<u8>,
+    seat: Place,
+}
+
+enum Place {
+    Anonymous(Seat),
+    Settled(#[expect(dead_code, reason = "held for its Drop")] SettledSeat),
+}
+
+/// What becomes of a guest. Its channel closed without a word: it is to leave.
+pub(super) enum Fate {
+    /// Hand your socket over, you are B.
+    Give(oneshot::Sender<Guest>),
+    /// Take your partner's socket, you are A; join the two until the end.
+    Receive {
+        partner: oneshot::Receiver<Guest>,
+        pair: Pair,
+        stop: CancellationToken,
+    },
+}
+
+/// What a guest tells its session.
+pub(super) enum News {
+    Authenticated {
+        side: Side,
+        id: SocketId,
+    },
+    Failed {
+        side: Side,
+        id: SocketId,
+        why: AuthFailure,
+    },
+    Gone {
+        side: Side,
+        id: SocketId,
+    },
+}
+
+/// A live pair. Its end is told when it is dropped, so that no way out can forget it.
+pub(super) struct Pair {
+    a: SocketId,
+    carried: Carried,
+    ended: mpsc::UnboundedSender<(SocketId, Carried)>,
+}
+
+impl Pair {
+    pub(super) fn new(a: SocketId, ended: mpsc::UnboundedSender<(SocketId, Carried)>) -> Self {
+        Self {
+            a,
+            carried: Carried::default(),
+            ended,
+        }
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        let _nobody_counts_any_more = self.ended.send((self.a, self.carried));
+    }
+}
+
+impl Guest {
+    pub(super) fn new(socket: TcpStream, seat: Seat) -> Self {
+        Self {
+            socket,
+            leftover: Vec::new(),
+            seat: Place::Anonymous(seat),
+        }
+    }
+
+    /// Moves from the strangers' seats to the others. None: there is no place.
+    fn settle(mut self) -> Option<Self> {
+        self.seat = match self.seat {
+            Place::Anonymous(seat) => Place::Settled(seat.settle()?),
+            settled @ Place::Settled(_) => settled,
+        };
+        Some(self)
+    }
+
+    /// Cancelled when this socket is to make place for a newer one; never, once it has settled.
+    fn leave_token(&self) -> CancellationToken {
+        match &self.seat {
+            Place::Anonymous(seat) => seat.leave_token().clone(),
+            Place::Settled(_) => CancellationToken::new(),
+        }
+    }
+}
+
+/// The task of one guest.
+pub(super) struct Keeper {
+    pub(super) side: Side,
+    pub(super) id: SocketId,
+    /// What it must prove; none if nothing.
+    pub(super) prove: Option<Arc<SessionSpec>>,
+    pub(super) news: mpsc::Sender<News>,
+}
+
+impl Keeper {
+    pub(super) async fn keep(self, mut guest: Guest, mut fate: oneshot::Receiver<Fate>) {
+        let (side, id) = (self.side, self.id);
+        if let Some(spec) = &self.prove {
+            let leave = guest.leave_token();
+            let proof = tokio::select! {
+                biased; // the session's word wins
+                _ = &mut fate => return, // only ever "leave": nobody is joined before he has proved himself
+                () = leave.cancelled() => None,
+                proof = prove(side, &mut guest, spec) => proof,
+            };
+            let settled = match proof {
+                Some(Ok(())) => guest.settle(),
+                Some(Err(why)) => return self.tell(News::Failed { side, id, why }).await,
+                None => None,
+            };
+            let Some(settled) = settled else {
+                return self.tell(News::Gone { side, id }).await;
+            };
+            guest = settled;
+            self.tell(News::Authenticated { side, id }).await;
+        }
+        let leave = guest.leave_token();
+        let fate = tokio::select! {
+            biased; // who is to be joined is not asked whether he has died
+            fate = fate => fate,
+            () = leave.cancelled() => return self.tell(News::Gone { side, id }).await,
+            () = died(&guest) => return self.tell(News::Gone { side, id }).await,
+        };
+        match fate {
+            Ok(Fate::Give(to)) => drop(to.send(guest)),
+            Ok(Fate::Receive {
+                partner,
+                pair,
+                stop,
+            }) => join(guest, partner, pair, stop).await,
+            Err(_closed) => {}
+        }
+    }
+
+    /// Nobody hears it: the session is over, which is fine.
+    async fn tell(&self, news: News) {
+        drop(self.news.send(news).await);
+    }
+}
+
+/// Reads one line, bounded, and checks it. What came after it is kept. None: the socket died.
+async fn prove(
+    side: Side,
+    guest: &mut Guest,
+    spec: &SessionSpec,
+) -> Option<Result<(), AuthFailure>> {
+    let mut line = Vec::with_capacity(READ_BYTES);
+    let end = loop {
+        let seen = line.len();
+        let room = (AUTH_LINE_BYTES + 1 - seen).min(READ_BYTES);
+        let n = (&mut guest.socket)
+            .take(room as u64)
+            .read_buf(&mut line)
+            .await
+            .ok()?;
+        if n == 0 {
+            return None;
+        }
+        if let Some(at) = line[seen..].iter().position(|byte| *byte == b'\n') {
+            break seen + at + 1;
+        }
+        if line.len() > AUTH_LINE_BYTES {
+            return Some(Err(AuthFailure::TooLong));
+        }
+    };
+    guest.leftover = line.split_off(end);
+    Some(spec.expected.check(&line, |text, signature, hash| {
+        (spec.verify)(side, text, signature, hash)
+    }))
+}
+
+/// Waits until a socket that nobody reads is dead: it has ended without having sent anything, or it was reset.
+/// One that has sent bytes and then its end is alive: it wants its answer.
+async fn died(guest: &Guest) {
+    let socket = &guest.socket;
+    let has_sent = !guest.leftover.is_empty() || matches!(socket.peek(&mut [0]).await, Ok(1));
+    if has_sent {
+        drop(socket.ready(Interest::ERROR).await);
+    }
+}
+
+/// Joins two sockets: first what was read beyond their lines, then everything else, to the end.
+async fn join(
+    a: Guest,
+    partner: oneshot::Receiver<Guest>,
+    mut pair: Pair,
+    stop: CancellationToken,
+) {
+    let Ok(b) = partner.await else { return }; // died at the last moment
+    let (Some(a), Some(b)) = (a.settle(), b.settle()) else {
+        return;
+    };
+    let outcome = {
+        let (mut a, mut b) = (a, b);
+        let (early_a, early_b) = (mem::take(&mut a.leftover), mem::take(&mut b.leftover));
+        let early = async {
+            b.socket.write_all(&early_a).await?;
+            a.socket.write_all(&early_b).await
+        };
+        let early = tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(io::ErrorKind::Interrupted.into()),
+            early = early => early,
+        };
+        if early.is_ok() {
+            let _seats = (a.seat, b.seat);
+            let (carried, outcome) = pump::join(a.socket, b.socket, stop).await;
+            pair.carried.a_to_b = carried.a_to_b + early_a.len() as u64;
+            pair.carried.b_to_a = carried.b_to_a + early_b.len() as u64;
+            outcome
+        } else {
+            early
+        }
+    };
+    if let Err(error) = outcome {
+        debug!(a = pair.a.0, %error, "pair broke");
+    }
+}

@@ -1,0 +1,256 @@
+//! The driver of one session: tells the meeting what happens, does what it says, decides nothing.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use postern_net::pump::Carried;
+use postern_net::tcp;
+use postern_rendezvous::{Action, Meeting, MeetingRules, Side, SocketId, Why};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::guest::{Fate, Guest, Keeper, News, Pair};
+use super::{Permit, SessionSpec, Tally};
+use crate::limits::{ACCEPT_PAUSE, EVENTS};
+
+pub(super) struct Running {
+    permit: Permit,
+    spec: Arc<SessionSpec>,
+    listener_a: TcpListener,
+    listener_b: TcpListener,
+    stop: CancellationToken,
+    meeting: Meeting,
+    next_id: u64,
+    /// How to reach the guests that are not joined yet. Dropping one closes its socket.
+    fates: BTreeMap<SocketId, oneshot::Sender<Fate>>,
+    /// No `accept` before this moment.
+    pause_until: Option<Instant>,
+    tally: Tally,
+}
+
+/// What guests tell, and what pairs leave behind.
+struct Ears {
+    news: mpsc::Receiver<News>,
+    pairs: mpsc::UnboundedReceiver<(SocketId, Carried)>,
+}
+
+/// The other ends of [`Ears`].
+struct Mouths {
+    news: mpsc::Sender<News>,
+    /// Never holds more than [`MeetingRules::live_pairs`]: each live pair tells once, when it is dropped.
+    pairs: mpsc::UnboundedSender<(SocketId, Carried)>,
+}
+
+impl Running {
+    pub(super) fn new(
+        permit: Permit,
+        spec: SessionSpec,
+        listener_a: TcpListener,
+        listener_b: TcpListener,
+        stop: CancellationToken,
+    ) -> Self {
+        let limits = &permit.shared.limits;
+        let rules = MeetingRules {
+            authenticate_a: spec.authenticate_a,
+            authenticate_b: spec.authenticate_b,
+            auth_within: limits.auth_within,
+            grace: limits.grace,
+            unauthenticated_per_side: limits.unauthenticated_per_side,
+            waiting_per_side: limits.waiting_per_side,
+            live_pairs: limits.live_pairs,
+        };
+        Self {
+            meeting: Meeting::new(rules, Instant::now()),
+            permit,
+            spec: Arc::new(spec),
+            listener_a,
+            listener_b,
+            stop,
+            next_id: 0,
+            fates: BTreeMap::new(),
+            pause_until: None,
+            tally: Tally::default(),
+        }
+    }
+
+    pub(super) async fn run(mut self) -> Tally {
+        let (news, heard_news) = mpsc::channel(EVENTS);
+        let (pairs, heard_pairs) = mpsc::unbounded_channel();
+        let mouths = Mouths { news, pairs };
+        let mut ears = Ears {
+            news: heard_news,
+            pairs: heard_pairs,
+        };
+        loop {
+            while let Some(action) = self.meeting.next_action() {
+                self.act(action, &mouths);
+            }
+            if self.meeting.is_over() {
+                break;
+            }
+            tokio::select! {
+                biased; // stop first; then time and news, which are bounded; strangers last
+                () = self.stop.cancelled() => break,
+                () = until(self.meeting.poll_timeout()) => self.meeting.handle_timeout(Instant::now()),
+                Some((a, carried)) = ears.pairs.recv() => self.pair_ended(a, carried),
+                Some(news) = ears.news.recv() => self.hear(news),
+                (side, accepted) = accept(&self.listener_a, &self.listener_b, self.pause_until) => {
+                    self.welcome(side, accepted, &mouths);
+                }
+            }
+        }
+        self.wind_up(mouths, ears).await
+    }
+
+    fn act(&mut self, action: Action, mouths: &Mouths) {
+        match action {
+            Action::Join { a, b } => self.join(a, b, mouths),
+            Action::Close { id, why } => {
+                debug!(id = id.0, ?why, "guest closed");
+                if matches!(why, Why::NotAuthenticated | Why::TooSlow) {
+                    self.permit
+                        .shared
+                        .counters
+                        .not_authenticated
+                        .fetch_add(1, Ordering::Relaxed);
+                }
+                self.fates.remove(&id);
+            }
+            Action::Finish => debug!("session over"),
+        }
+    }
+
+    /// Lets `b` hand its socket to `a`. If one of them has died this very moment, the pair is dropped, which is its end.
+    fn join(&mut self, a: SocketId, b: SocketId, mouths: &Mouths) {
+        let pair = Pair::new(a, mouths.pairs.clone());
+        let (Some(fate_a), Some(fate_b)) = (self.fates.remove(&a), self.fates.remove(&b)) else {
+            return;
+        };
+        let (give, take) = oneshot::channel();
+        if fate_a
+            .send(Fate::Receive {
+                partner: take,
+                pair,
+                stop: self.stop.clone(),
+            })
+            .is_ok()
+        {
+            drop(fate_b.send(Fate::Give(give)));
+        }
+    }
+
+    fn pair_ended(&mut self, a: SocketId, carried: Carried) {
+        self.tally.pairs += 1;
+        self.tally.carried.a_to_b += carried.a_to_b;
+        self.tally.carried.b_to_a += carried.b_to_a;
+        let counters = &self.permit.shared.counters;
+        counters.pairs.fetch_add(1, Ordering::Relaxed);
+        counters
+            .bytes
+            .fetch_add(carried.a_to_b + carried.b_to_a, Ordering::Relaxed);
+        debug!(a = a.0, ?carried, "pair ended");
+        self.meeting.pair_ended(a);
+    }
+
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Authenticated { side, id } => {
+                self.meeting.authenticated(side, id, Instant::now())
+            }
+            News::Failed { side, id, why } => {
+                debug!(id = id.0, error = %why, "guest failed to authenticate");
+                self.meeting.failed(side, id);
+            }
+            News::Gone { side, id } => {
+                self.fates.remove(&id);
+                self.meeting.gone(side, id);
+            }
+        }
+    }
+
+    fn welcome(
+        &mut self,
+        side: Side,
+        accepted: io::Result<(TcpStream, SocketAddr)>,
+        mouths: &Mouths,
+    ) {
+        self.pause_until = None;
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, or a peer that left at once: nothing to be done but to try again, paced.
+                debug!(%error, "accept failed");
+                self.pause_until = Some(Instant::now() + ACCEPT_PAUSE);
+                return;
+            }
+        };
+        let Some(seat) = self.permit.shared.seats.take(peer.ip()) else {
+            return;
+        };
+        if tcp::tune(&socket).is_err() {
+            return; // already gone
+        }
+        let id = SocketId(self.next_id);
+        self.next_id += 1;
+        let (fate, heard_fate) = oneshot::channel();
+        self.fates.insert(id, fate);
+        let prove = self
+            .meeting
+            .must_authenticate(side)
+            .then(|| Arc::clone(&self.spec));
+        let keeper = Keeper {
+            side,
+            id,
+            prove,
+            news: mouths.news.clone(),
+        };
+        debug!(?side, id = id.0, %peer, "guest arrived");
+        self.meeting.arrived(side, id, Instant::now());
+        self.permit
+            .shared
+            .tasks
+            .spawn(keeper.keep(Guest::new(socket, seat), heard_fate));
+    }
+
+    /// Closes what waits, and waits for the pairs that were cut.
+    async fn wind_up(mut self, mouths: Mouths, mut ears: Ears) -> Tally {
+        self.stop.cancel();
+        self.fates.clear();
+        drop((mouths, ears.news));
+        while let Some((a, carried)) = ears.pairs.recv().await {
+            self.pair_ended(a, carried);
+        }
+        debug!(tally = ?self.tally, "session closed");
+        self.tally
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment.into()).await,
+        None => pending().await,
+    }
+}
+
+/// The next socket of either side; `select!` draws lots, so a flood on one port does not starve the other. Cancel-safe.
+async fn accept(
+    a: &TcpListener,
+    b: &TcpListener,
+    pause_until: Option<Instant>,
+) -> (Side, io::Result<(TcpStream, SocketAddr)>) {
+    if let Some(moment) = pause_until {
+        sleep_until(moment.into()).await;
+    }
+    tokio::select! {
+        accepted = a.accept() => (Side::A, accepted),
+        accepted = b.accept() => (Side::B, accepted),
+    }
+}

@@ -1,0 +1,74 @@
+//! How much a relay gives to one session, to one atSign and to everybody, each with its reason.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use postern_net::seats::SeatLimits;
+use postern_rendezvous::limits::{
+    AUTH_WITHIN, GRACE, LIVE_PAIRS, UNAUTHENTICATED_PER_SIDE, WAITING_PER_SIDE,
+};
+
+/// Sessions at the same time. Each holds two ports, of about 28,000 that Linux has for this purpose, and two listening sockets.
+pub const SESSIONS: usize = 1024;
+
+/// Sessions at the same time of one atSign that asks. An integrator who works on a set of gateways opens one per gateway.
+pub const SESSIONS_PER_ATSIGN: usize = 64;
+
+/// Sockets of guests in all sessions, joined or not: 8192 pairs. Two descriptors each when busy, 16 KiB of kernel memory
+/// when idle.
+pub const SOCKETS: u32 = 16_384;
+
+/// Sockets of guests that have not authenticated, in all sessions.
+pub const STRANGERS: u32 = 2048;
+
+/// The same from one address: NATs are real, and one round trip is all that a peer needs.
+pub const STRANGERS_PER_ADDRESS: u32 = 256;
+
+/// News from guests to their session that may be under way; a guest with more to tell waits.
+pub const EVENTS: usize = 64;
+
+/// After a failed `accept` (no file descriptors left) the session waits this long before it tries again.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What one relay allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayLimits {
+    /// The address that session ports are bound to. `[::]` takes IPv4 as well.
+    pub bind: IpAddr,
+    /// See [`SESSIONS`].
+    pub sessions: usize,
+    /// See [`SESSIONS_PER_ATSIGN`].
+    pub sessions_per_atsign: usize,
+    /// See [`SOCKETS`], [`STRANGERS`], [`STRANGERS_PER_ADDRESS`].
+    pub seats: SeatLimits,
+    /// Time for a socket to authenticate.
+    pub auth_within: Duration,
+    /// Time after which a session without live pairs is over.
+    pub grace: Duration,
+    /// Sockets of one side of one session that may be busy authenticating.
+    pub unauthenticated_per_side: usize,
+    /// Sockets of one side of one session that may wait for the other side.
+    pub waiting_per_side: usize,
+    /// Pairs of one session.
+    pub live_pairs: usize,
+}
+
+impl Default for RelayLimits {
+    fn default() -> Self {
+        Self {
+            bind: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            sessions: SESSIONS,
+            sessions_per_atsign: SESSIONS_PER_ATSIGN,
+            seats: SeatLimits {
+                total: SOCKETS,
+                anonymous: STRANGERS,
+                per_address: STRANGERS_PER_ADDRESS,
+            },
+            auth_within: AUTH_WITHIN,
+            grace: GRACE,
+            unauthenticated_per_side: UNAUTHENTICATED_PER_SIDE,
+            waiting_per_side: WAITING_PER_SIDE,
+            live_pairs: LIVE_PAIRS,
+        }
+    }
+}
