@@ -1,1 +1,28 @@
 //! Real processes, namespaces and strategies for tests; never shipped.
+//!
+//! [`World`] is a whole house in a temporary directory: server, relay, daemon and the device's ssh
+//! server, each a real process that can be killed and started again. [`NatNetwork`] puts client and
+//! device behind address translation, in network namespaces of their own.
+
+mod binary;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
+pub mod limits;
+mod memory;
+mod nat;
+mod place;
+mod process;
+mod say;
+mod sockets;
+mod sshd;
+pub mod tcp;
+mod world;
+
+pub use binary::postern_bin;
+pub use memory::{Memory, MemoryWatch};
+pub use nat::NatNetwork;
+pub use place::Place;
+pub use process::{Mark, Output, Process, kill_all_started, run};
+pub use say::say;
+pub use sockets::{Listener, ListenerWatch};
+pub use world::{Options, Piece, Places, World, quote_for_shell};

@@ -1,0 +1,428 @@
+//! A whole house in a temporary directory: server, relay, daemon, ssh server, and a client's keys.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use tempfile::TempDir;
+
+use crate::limits::{COMMAND, READY, SESSION};
+use crate::process::{run, system};
+use crate::sshd::{SshdFiles, make_key};
+use crate::{Output, Place, Process, postern_bin};
+
+/// The server's port where nobody else can have it.
+const SERVER_PORT: u16 = 6464;
+/// The device's ssh port where nobody else can have it.
+const SSH_PORT: u16 = 2222;
+
+/// Where the pieces run. The relay shares the server's host.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The person.
+    pub client: Place,
+    /// Server and relay.
+    pub server: Place,
+    /// Daemon and ssh server.
+    pub device: Place,
+}
+
+/// What a house is like.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the pieces run.
+    pub places: Places,
+    /// What the daemon permits beside the device's ssh port, as `host:port`.
+    pub permit_open: Vec<String>,
+    /// Put the client's ssh key among the authorised ones; without it the key must be pushed (`-s`).
+    pub authorize_client: bool,
+    /// Further atSigns, activated, that the daemon does not know.
+    pub strangers: Vec<String>,
+    /// Told what happens, step by step.
+    pub progress: fn(fmt::Arguments<'_>),
+}
+
+/// A long-lived piece of the house.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// `postern server run`
+    Server,
+    /// `postern srvd`
+    Relay,
+    /// `postern sshnpd`
+    Device,
+    /// The device's ssh server.
+    Sshd,
+}
+
+/// A house that runs. Dropping it ends every piece and removes its directory.
+pub struct World {
+    // Fields drop in this order: processes before the directory they write to.
+    device: Option<Process>,
+    sshd: Option<Process>,
+    relay: Option<Process>,
+    server: Option<Process>,
+    options: Options,
+    binary: PathBuf,
+    server_address: SocketAddr,
+    server_host: String,
+    ssh_port: u16,
+    sshd_files: SshdFiles,
+    dir: TempDir,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let here = Place::here();
+        Self {
+            places: Places { client: here.clone(), server: here.clone(), device: here },
+            permit_open: Vec::new(),
+            authorize_client: true,
+            strangers: Vec::new(),
+            progress: |_| {},
+        }
+    }
+}
+
+impl World {
+    /// The client's atSign.
+    pub const CLIENT: &str = "@client";
+    /// The device's atSign.
+    pub const DEVICE: &str = "@device";
+    /// The relay's atSign.
+    pub const RELAY: &str = "@relay";
+    /// The device's name.
+    pub const DEVICE_NAME: &str = "gateway";
+
+    /// Builds a house and starts it; everything is ready when this returns.
+    ///
+    /// # Errors
+    /// A piece does not come up; the message has its last lines.
+    pub fn start(options: Options) -> anyhow::Result<Self> {
+        let progress = options.progress;
+        let binary = postern_bin()?;
+        let dir = tempfile::Builder::new().prefix("postern-").tempdir().context("no temporary directory")?;
+        for home in ["client", "device", "relay"] {
+            std::fs::create_dir_all(dir.path().join(home).join(".ssh"))?;
+        }
+        let local = options.places.server == Place::here();
+        let ip = options.places.server.address();
+        let server_port = if local { free_port()? } else { SERVER_PORT };
+        let ssh_port = if options.places.device == Place::here() { free_port()? } else { SSH_PORT };
+        let authorized_keys = dir.path().join("device/.ssh/authorized_keys");
+        let sshd_files = SshdFiles::lay_down(dir.path(), ssh_port, &authorized_keys)?;
+        let mut world = Self {
+            device: None,
+            sshd: None,
+            relay: None,
+            server: None,
+            binary,
+            server_address: SocketAddr::new(ip, server_port),
+            server_host: if local { "localhost".to_owned() } else { ip.to_string() },
+            ssh_port,
+            sshd_files,
+            dir,
+            options,
+        };
+        progress(format_args!("making an ssh key for the client"));
+        make_key(&world.identity())?;
+        let public = std::fs::read_to_string(world.identity().with_extension("pub"))?;
+        std::fs::write(&authorized_keys, if world.options.authorize_client { public.as_str() } else { "" })?;
+
+        let secrets = world.found_server()?;
+        progress(format_args!("starting the server: atDirectory and atServers on {}", world.root()));
+        world.start_piece(Piece::Server)?;
+        progress(format_args!("activating {}", secrets.iter().map(|(name, _)| &**name).collect::<Vec<_>>().join(", ")));
+        world.activate(&secrets)?;
+        progress(format_args!("starting the relay, the device's sshd (127.0.0.1:{ssh_port}) and the daemon"));
+        world.start_piece(Piece::Relay)?;
+        world.start_piece(Piece::Sshd)?;
+        world.start_piece(Piece::Device)?;
+        Ok(world)
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `host:port` of the atDirectory.
+    pub fn root(&self) -> String {
+        format!("{}:{}", self.server_host, self.server_address.port())
+    }
+
+    /// Port of the device's ssh server, on the device's loopback.
+    pub fn ssh_port(&self) -> u16 {
+        self.ssh_port
+    }
+
+    /// Where the pieces run.
+    pub fn places(&self) -> &Places {
+        &self.options.places
+    }
+
+    /// The client's private ssh key.
+    pub fn identity(&self) -> PathBuf {
+        self.dir().join("client/.ssh/id_ed25519")
+    }
+
+    /// The file that lets people into the device.
+    pub fn authorized_keys(&self) -> PathBuf {
+        self.dir().join("device/.ssh/authorized_keys")
+    }
+
+    /// Keys of an atSign.
+    pub fn key_file(&self, at_sign: &str) -> PathBuf {
+        self.home_of(at_sign).join(format!(".atsign/keys/{at_sign}_key.atKeys"))
+    }
+
+    /// A piece that runs.
+    pub fn piece(&mut self, piece: Piece) -> anyhow::Result<&mut Process> {
+        self.slot(piece).as_mut().with_context(|| format!("{piece:?} does not run"))
+    }
+
+    /// `kill -9`.
+    pub fn kill_piece(&mut self, piece: Piece) -> anyhow::Result<()> {
+        self.slot(piece).take().with_context(|| format!("{piece:?} does not run"))?.kill();
+        Ok(())
+    }
+
+    /// Starts a piece that does not run and waits until it says that it is ready.
+    pub fn start_piece(&mut self, piece: Piece) -> anyhow::Result<()> {
+        let process = self.launch(piece)?;
+        *self.slot(piece) = Some(process);
+        self.wait_until_ready(piece)
+    }
+
+    /// Starts a piece as a supervisor does: without waiting for anything.
+    pub fn respawn_piece(&mut self, piece: Piece) -> anyhow::Result<()> {
+        let process = self.launch(piece)?;
+        *self.slot(piece) = Some(process);
+        Ok(())
+    }
+
+    /// Waits for a piece's ready line.
+    pub fn wait_until_ready(&mut self, piece: Piece) -> anyhow::Result<()> {
+        let process = self.piece(piece)?;
+        process.wait_for_line(READY, |line| is_ready(piece, line)).with_context(|| format!("{piece:?} is not ready"))?;
+        Ok(())
+    }
+
+    /// A program of ours with the home of this atSign, in its place.
+    pub fn postern(&self, at_sign: &str) -> Command {
+        let place = match at_sign {
+            Self::DEVICE => &self.options.places.device,
+            Self::RELAY => &self.options.places.server,
+            _ => &self.options.places.client,
+        };
+        let mut command = place.command(&self.binary);
+        command.env("HOME", self.home_of(at_sign)).env("POSTERN_CA_FILE", self.ca_file());
+        // Keys of the person who runs the test have no business here.
+        command.env_remove("SSH_AUTH_SOCK");
+        if std::env::var_os("USER").is_none() {
+            command.env("USER", user_name());
+        }
+        command
+    }
+
+    /// `sshnp` of the client to the device, ready for further words.
+    pub fn sshnp(&self) -> Command {
+        self.sshnp_as(Self::CLIENT)
+    }
+
+    /// `sshnp` of any atSign to the device.
+    pub fn sshnp_as(&self, at_sign: &str) -> Command {
+        let mut command = self.postern(at_sign);
+        command.args(["sshnp", "-f", at_sign, "-t", Self::DEVICE, "-d", Self::DEVICE_NAME, "-r", Self::RELAY]);
+        command.arg("-k").arg(self.key_file(at_sign)).args(["--root-domain", &self.root()]);
+        command.arg("-i").arg(self.identity());
+        for option in self.ssh_options() {
+            command.args(["-o", &format!("-o {option}")]);
+        }
+        command
+    }
+
+    /// Options for ssh and scp: the person's own known hosts stay out of it, and nothing is asked.
+    pub fn ssh_options(&self) -> [String; 3] {
+        let known = self.dir().join("client/.ssh/known_hosts");
+        [
+            format!("UserKnownHostsFile={}", known.display()),
+            "StrictHostKeyChecking=accept-new".to_owned(),
+            "BatchMode=yes".to_owned(),
+        ]
+    }
+
+    /// `npt` of the client to a port of the device, ready for further words.
+    pub fn npt(&self, remote_port: u16) -> Command {
+        let mut command = self.postern(Self::CLIENT);
+        command.args(["npt", "-f", Self::CLIENT, "-t", Self::DEVICE, "-d", Self::DEVICE_NAME, "-r", Self::RELAY]);
+        command.arg("-k").arg(self.key_file(Self::CLIENT)).args(["--root-domain", &self.root()]);
+        command.args(["-p", &remote_port.to_string()]);
+        command
+    }
+
+    /// Runs a command on the device by `sshnp`.
+    pub fn on_device(&self, words: &[&str]) -> anyhow::Result<Output> {
+        let mut command = self.sshnp();
+        command.arg("--").args(words);
+        run(command, SESSION)
+    }
+
+    /// Starts `npt` in its inline form; returns it with its local port.
+    pub fn start_npt(&self, mut npt: Command) -> anyhow::Result<(Process, u16)> {
+        npt.args(["-T", "30s"]);
+        let mut process = Process::start(npt)?;
+        let line = process.wait_for_line(SESSION, |line| line.contains("npt is listening on"))?;
+        let port = line.split("localhost:").nth(1).map(|rest| rest.trim_end_matches(|c: char| !c.is_ascii_digit()));
+        // Newer programs add the address in brackets.
+        let port = port.and_then(|rest| rest.split(' ').next()).and_then(|text| text.parse().ok());
+        Ok((process, port.with_context(|| format!("no port in: {line}"))?))
+    }
+
+    fn home_of(&self, at_sign: &str) -> PathBuf {
+        self.dir().join(match at_sign {
+            Self::DEVICE => "device",
+            Self::RELAY => "relay",
+            _ => "client",
+        })
+    }
+
+    fn ca_file(&self) -> PathBuf {
+        self.dir().join("server/ca.pem")
+    }
+
+    fn slot(&mut self, piece: Piece) -> &mut Option<Process> {
+        match piece {
+            Piece::Server => &mut self.server,
+            Piece::Relay => &mut self.relay,
+            Piece::Device => &mut self.device,
+            Piece::Sshd => &mut self.sshd,
+        }
+    }
+
+    /// Makes the server's directory and the atSigns; returns their secrets.
+    fn found_server(&self) -> anyhow::Result<Vec<(String, String)>> {
+        let dir = self.dir().join("server");
+        let port = self.server_address.port().to_string();
+        let mut init = self.options.places.server.command(&self.binary);
+        init.args(["server", "init", "--host", &self.server_host, "--port", &port]).arg("--dir").arg(&dir);
+        run(init, COMMAND)?.success().context("server init")?;
+        let mut secrets = Vec::new();
+        let names = [Self::CLIENT, Self::DEVICE, Self::RELAY].map(str::to_owned);
+        for name in names.into_iter().chain(self.options.strangers.clone()) {
+            let mut add = self.options.places.server.command(&self.binary);
+            add.args(["server", "add", &name]).arg("--dir").arg(&dir);
+            let output = run(add, COMMAND)?.success().with_context(|| format!("server add {name}"))?;
+            secrets.push((name, output.text()));
+        }
+        Ok(secrets)
+    }
+
+    /// All at once: each spends its time on making RSA keys.
+    fn activate(&self, secrets: &[(String, String)]) -> anyhow::Result<()> {
+        let mut running = Vec::new();
+        for (name, secret) in secrets {
+            let mut command = self.postern(name);
+            command.args(["at_activate", "onboard", "-a", name, "-c", secret, "-r", &self.root()]);
+            command.arg("-k").arg(self.key_file(name));
+            running.push((name, Process::start(command)?));
+        }
+        for (name, process) in running {
+            process.wait(COMMAND)?.success().with_context(|| format!("activation of {name}"))?;
+        }
+        Ok(())
+    }
+
+    fn launch(&self, piece: Piece) -> anyhow::Result<Process> {
+        let started = Instant::now();
+        let process = match piece {
+            Piece::Sshd => self.sshd_files.start(&self.options.places.device)?,
+            Piece::Server => {
+                let mut command = self.options.places.server.command(&self.binary);
+                command.args(["server", "run"]).arg("--dir").arg(self.dir().join("server"));
+                command.args(["--listen", &self.server_address.to_string()]);
+                Process::start(command)?
+            }
+            Piece::Relay => {
+                let mut command = self.postern(Self::RELAY);
+                command.args(["srvd", "-v", "-a", Self::RELAY, "-i", &self.server_host]);
+                command.arg("-k").arg(self.key_file(Self::RELAY)).args(["--root-domain", &self.root()]);
+                Process::start(command)?
+            }
+            Piece::Device => {
+                let mut command = self.postern(Self::DEVICE);
+                command.args(["sshnpd", "-v", "-s", "-a", Self::DEVICE, "-m", Self::CLIENT, "-d", Self::DEVICE_NAME]);
+                command.arg("-k").arg(self.key_file(Self::DEVICE)).args(["--root-domain", &self.root()]);
+                let ssh = format!("localhost:{}", self.ssh_port);
+                let permit: Vec<String> = std::iter::once(ssh).chain(self.options.permit_open.clone()).collect();
+                command.args(["--local-sshd-port", &self.ssh_port.to_string(), "--permit-open", &permit.join(",")]);
+                Process::start(command)?
+            }
+        };
+        (self.options.progress)(format_args!("  {piece:?} started in {:.1?}", started.elapsed()));
+        Ok(process)
+    }
+}
+
+fn is_ready(piece: Piece, line: &str) -> bool {
+    match piece {
+        Piece::Server => line.contains("listening on "),
+        Piece::Relay => line.contains("monitor started for "),
+        Piece::Device => line.split_once("Monitor ").is_some_and(|(_, rest)| rest.contains("monitor started")),
+        Piece::Sshd => line.starts_with("Server listening on"),
+    }
+}
+
+/// Who we are on this machine.
+fn user_name() -> String {
+    system("id", &["-un"]).unwrap_or_else(|_| "root".to_owned())
+}
+
+/// A port that nobody on loopback has, below the range from which the kernel takes ports of outgoing
+/// connections; sshd and the server's directory entry need it before they listen.
+fn free_port() -> anyhow::Result<u16> {
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Processes that run at the same time begin at different places.
+    let spread = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap_or(0).wrapping_mul(7) % COUNT;
+    for _ in 0..COUNT {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + (spread + step % COUNT) % COUNT;
+        if TcpListener::bind((IpAddr::from([127, 0, 0, 1]), port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port on loopback")
+}
+
+/// One word as a POSIX shell must be given it to see exactly that word.
+pub fn quote_for_shell(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_gives_quoted_words_back() -> anyhow::Result<()> {
+        let words = ["plain", "", "two words", "it's", "$HOME `id` \"x\" \\ ;&|<>*?~#", "a\nb", "ü", "-n"];
+        let line: Vec<String> = words.iter().map(|word| quote_for_shell(word)).collect();
+        let script = format!("printf '%s\\0' {}", line.join(" "));
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]);
+        let output = run(command, COMMAND)?.success()?;
+        let heard = String::from_utf8(output.stdout)?;
+        assert_eq!(heard.split('\0').take(words.len()).collect::<Vec<_>>(), words);
+        Ok(())
+    }
+}
