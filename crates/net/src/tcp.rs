@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -90,17 +90,36 @@ pub fn tune_as(socket: &TcpStream, keep_alive: KeepAlive) -> io::Result<()> {
     Ok(())
 }
 
-/// Listens on `address`; port 0 lets the system choose. An IPv6 address `[::]` accepts IPv4 as well.
+/// Listens on `address`; port 0 lets the system choose. `[::]` accepts IPv4 as well, and where the system has no IPv6 it
+/// means `0.0.0.0`. To be called within the runtime.
 ///
 /// # Errors
 /// When the address is taken or not ours.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let any_v6 = address.is_ipv6() && address.ip().is_unspecified();
+    match listen_on(address, any_v6) {
+        Err(error) if any_v6 && has_no_ipv6(&error) => listen_on(
+            SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()),
+            false,
+        ),
+        outcome => outcome,
+    }
+}
+
+fn has_no_ipv6(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+fn listen_on(address: SocketAddr, dual_stack: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
-    if address.ip().is_unspecified() && address.is_ipv6() {
+    if dual_stack {
         socket.set_only_v6(false)?;
     }
     // A restarted server takes its port back while old connections are in TIME_WAIT.
@@ -230,6 +249,15 @@ mod tests {
         drop((server, listener)); // the server closes first: its side goes to TIME_WAIT
         drop(client);
         listen(address).unwrap();
+    }
+
+    #[tokio::test]
+    async fn any_address_takes_ipv4() {
+        let listener = listen("[::]:0".parse().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (_client, accepted) =
+            tokio::join!(connect_tcp("127.0.0.1", port, LIMIT), listener.accept());
+        assert_eq!(accepted.unwrap().1.ip().to_canonical(), Ipv4Addr::LOCALHOST);
     }
 
     #[test]
