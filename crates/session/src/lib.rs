@@ -1,1 +1,34 @@
 //! What client and device say to each other: requests, replies, keys, streams, permit-open.
+//!
+//! Pure: bytes, text and `now` in, decisions out. The relay and the server never
+//! see this crate; they carry what it makes.
+
+mod control;
+mod device_name;
+mod door;
+mod envelope;
+mod keys;
+mod limits;
+mod permit;
+mod ping;
+mod request;
+mod reply;
+mod ssh_key;
+mod span;
+
+pub use control::{ControlLine, ControlReader};
+pub use device_name::{BadDeviceName, DeviceName};
+pub use door::{Denied, Door, Knocked};
+pub use envelope::{Envelope, EnvelopeError};
+pub use keys::{DirectionKey, EphemeralKey, SealedKeys, StreamKeys};
+pub use permit::{BadPermit, HostPort, PermitOpen};
+pub use ping::{Features, MissingFeature, PingResponse};
+pub use reply::{Reply, ReplyError};
+pub use request::{NptRequest, RelayEnd, SessionRequest, SshRequest};
+pub use span::{BadSpan, parse_span};
+pub use ssh_key::{BadSshKey, SshPublicKey};
+
+/// Namespace of everything between client and daemon.
+pub const NAMESPACE: &str = "sshnp";
+/// Namespace of everything between client and relay.
+pub const RELAY_NAMESPACE: &str = "sshrvd";

@@ -1,0 +1,193 @@
+//! The signed envelope around requests and replies.
+
+use std::fmt;
+
+use postern_crypto::{CryptoError, RsaPrivateKey, RsaPublicKey, SignatureHash};
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value as Json;
+use serde_json::value::RawValue;
+
+use crate::limits::ENVELOPE_BYTES;
+
+/// An envelope as received: read, not yet believed. [`Envelope::verify`] gives the payload.
+pub struct Envelope {
+    payload: Box<RawValue>,
+    /// The payload printed anew, compact, in the sender's order.
+    printed: String,
+    signature: String,
+    hash: SignatureHash,
+}
+
+/// Why an envelope is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EnvelopeError {
+    /// Not the JSON it should be.
+    Malformed,
+    /// Signed by nobody we asked for.
+    Signature,
+    /// The signature holds but the payload lacks something.
+    Payload,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire {
+    payload: Box<RawValue>,
+    signature: String,
+    hashing_algo: String,
+    signing_algo: String,
+}
+
+impl Envelope {
+    /// Puts `payload` in a signed envelope: RSA-2048, SHA-256, over its compact JSON text.
+    pub fn sign<P: Serialize>(payload: &P, key: &RsaPrivateKey) -> Result<String, CryptoError> {
+        let text = serde_json::to_string(payload).map_err(|_| CryptoError)?;
+        let signature = key.sign(SignatureHash::Sha256, text.as_bytes())?;
+        Ok(format!(
+            r#"{{"payload":{text},"signature":"{signature}","hashingAlgo":"sha256","signingAlgo":"rsa2048"}}"#
+        ))
+    }
+
+    /// Reads an envelope. Duplicate names are refused: two readers could see two payloads.
+    pub fn parse(text: &str) -> Result<Self, EnvelopeError> {
+        let malformed = EnvelopeError::Malformed;
+        if text.len() > ENVELOPE_BYTES {
+            return Err(malformed);
+        }
+        let wire: Wire = serde_json::from_str(text).map_err(|_| malformed)?;
+        let hash = match wire.hashing_algo.as_str() {
+            "sha256" => SignatureHash::Sha256,
+            "sha512" => SignatureHash::Sha512,
+            _ => return Err(malformed),
+        };
+        if wire.signing_algo != "rsa2048" {
+            return Err(malformed);
+        }
+        let Strict(tree) = serde_json::from_str(wire.payload.get()).map_err(|_| malformed)?;
+        let printed = tree.to_string();
+        Ok(Self { payload: wire.payload, printed, signature: wire.signature, hash })
+    }
+
+    /// Checks the signature and hands out the payload. The text as it came is
+    /// tried first, then the text printed anew, which is what the reference signs.
+    pub fn verify<P: DeserializeOwned>(&self, key: &RsaPublicKey) -> Result<P, EnvelopeError> {
+        let holds = |text: &str| key.verify(self.hash, text.as_bytes(), &self.signature).is_ok();
+        if !holds(self.payload.get()) && !holds(&self.printed) {
+            return Err(EnvelopeError::Signature);
+        }
+        serde_json::from_str(&self.printed).map_err(|_| EnvelopeError::Payload)
+    }
+}
+
+/// A JSON value in which no object has a name twice, at any depth.
+struct Strict(Json);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Tree;
+        impl<'de> Visitor<'de> for Tree {
+            type Value = Json;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("JSON without duplicate names")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Json, A::Error> {
+                let mut map = serde_json::Map::new();
+                while let Some((name, Strict(value))) = access.next_entry::<String, Strict>()? {
+                    if map.insert(name, value).is_some() {
+                        return Err(A::Error::custom("duplicate name"));
+                    }
+                }
+                Ok(Json::Object(map))
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut access: A) -> Result<Json, A::Error> {
+                let mut list = Vec::new();
+                while let Some(Strict(value)) = access.next_element()? {
+                    list.push(value);
+                }
+                Ok(Json::Array(list))
+            }
+
+            fn visit_bool<E>(self, v: bool) -> Result<Json, E> {
+                Ok(v.into())
+            }
+
+            fn visit_i64<E>(self, v: i64) -> Result<Json, E> {
+                Ok(v.into())
+            }
+
+            fn visit_u64<E>(self, v: u64) -> Result<Json, E> {
+                Ok(v.into())
+            }
+
+            fn visit_f64<E>(self, v: f64) -> Result<Json, E> {
+                Ok(v.into())
+            }
+
+            fn visit_str<E>(self, v: &str) -> Result<Json, E> {
+                Ok(v.into())
+            }
+
+            fn visit_unit<E>(self) -> Result<Json, E> {
+                Ok(Json::Null)
+            }
+        }
+        deserializer.deserialize_any(Tree).map(Strict)
+    }
+}
+
+impl fmt::Display for EnvelopeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "malformed envelope",
+            Self::Signature => "signature does not verify",
+            Self::Payload => "payload lacks a required field",
+        })
+    }
+}
+
+impl std::error::Error for EnvelopeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn signed_text_is_compact_and_in_the_senders_order() {
+        let key = RsaPrivateKey::generate().unwrap();
+        let public = key.public_key().unwrap();
+        let payload = json!({"z": 1, "a": "grüß/\u{7}\"", "n": null});
+        let text = Envelope::sign(&payload, &key).unwrap();
+        assert!(text.starts_with(r#"{"payload":{"z":1,"a":"grüß/\u0007\"","n":null},"signature":""#), "{text}");
+        let got: Json = Envelope::parse(&text).unwrap().verify(&public).unwrap();
+        assert_eq!(got, payload);
+        // Another writer's spacing: the signature is over the compact form.
+        let spaced = text.replace(r#"{"z":1,"#, r#"{ "z" : 1 , "#);
+        assert!(Envelope::parse(&spaced).unwrap().verify::<Json>(&public).is_ok());
+        // Changed content is refused.
+        let changed = text.replace(r#""z":1"#, r#""z":2"#);
+        assert_eq!(Envelope::parse(&changed).unwrap().verify::<Json>(&public), Err(EnvelopeError::Signature));
+        let other = RsaPrivateKey::generate().unwrap().public_key().unwrap();
+        assert_eq!(Envelope::parse(&text).unwrap().verify::<Json>(&other), Err(EnvelopeError::Signature));
+    }
+
+    #[test]
+    fn malformed_ones_are_refused() {
+        for text in [
+            "",
+            "connected",
+            "{}",
+            r#"{"payload":{},"signature":1,"hashingAlgo":"sha256","signingAlgo":"rsa2048"}"#,
+            r#"{"payload":{},"signature":"","hashingAlgo":"md5","signingAlgo":"rsa2048"}"#,
+            r#"{"payload":{"a":1,"a":2},"signature":"","hashingAlgo":"sha256","signingAlgo":"rsa2048"}"#,
+            r#"{"payload":{"a":{"b":1,"b":2}},"signature":"","hashingAlgo":"sha256","signingAlgo":"rsa2048"}"#,
+        ] {
+            assert_eq!(Envelope::parse(text).err(), Some(EnvelopeError::Malformed), "{text}");
+        }
+    }
+}

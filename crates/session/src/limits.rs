@@ -1,0 +1,17 @@
+//! Bounds, each with its reason.
+
+/// Longest envelope or reply text in bytes. Real ones have about 2 KiB; the rest is room for newer fields.
+pub(crate) const ENVELOPE_BYTES: usize = 64 * 1024;
+
+/// Longest control line in bytes: `connect:` with two keys and two IVs has 145.
+pub(crate) const CONTROL_LINE_BYTES: usize = 512;
+
+/// Session ids remembered against replays. A request lives 60 s in the queue of the atServer; at ten sessions a
+/// second this covers it six times over, in about 300 KiB.
+pub(crate) const REMEMBERED_SESSIONS: usize = 4096;
+
+/// Longest ssh public key line: RSA-16384 has about 2,800 characters.
+pub(crate) const SSH_KEY_BYTES: usize = 8192;
+
+/// Most entries in a permit-open list.
+pub(crate) const PERMIT_ENTRIES: usize = 1024;

@@ -1,0 +1,120 @@
+//! `ping` and the heartbeat that answers it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What a daemon can do. Unknown names are ignored; a name must be `true`, not merely present.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Features {
+    /// Authenticates its relay sockets.
+    pub sr_auth: bool,
+    /// Encrypts traffic.
+    pub sr_e2ee: bool,
+    /// Takes pushed ssh keys.
+    pub accepts_public_keys: bool,
+    /// Serves `npt_request`.
+    pub supports_port_choice: bool,
+    /// Obeys `timeout`.
+    pub adjustable_timeout: bool,
+    /// Takes heartbeats on the control channel.
+    pub control_channel_heartbeats: bool,
+    /// A key for each direction.
+    pub twin_keys: bool,
+}
+
+/// The heartbeat, also stored as `device_info`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PingResponse {
+    /// Device name.
+    #[serde(default)]
+    pub devicename: String,
+    /// Group for policy; `__none__` without.
+    #[serde(default)]
+    pub device_group_name: String,
+    /// Version of the program.
+    #[serde(default)]
+    pub version: String,
+    /// Version of the protocol core.
+    #[serde(default)]
+    pub core_package_version: String,
+    /// Absent in version 4 daemons, which take public keys and know nothing else.
+    #[serde(default = "version_4")]
+    pub supported_features: Features,
+    /// Permit-open list.
+    #[serde(default)]
+    pub allowed_services: Vec<String>,
+}
+
+fn version_4() -> Features {
+    Features { accepts_public_keys: true, ..Features::default() }
+}
+
+/// Something the user's options need and the daemon lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MissingFeature(&'static str);
+
+impl Features {
+    /// The first feature that `wanted` has and `self` lacks.
+    pub fn missing(self, wanted: Self) -> Option<MissingFeature> {
+        [
+            (self.sr_auth, wanted.sr_auth, "authenticate to the socket rendezvous"),
+            (self.sr_e2ee, wanted.sr_e2ee, "encrypt traffic to the socket rendezvous"),
+            (self.accepts_public_keys, wanted.accepts_public_keys, "accept ssh public keys from the client"),
+            (self.supports_port_choice, wanted.supports_port_choice, "support requests for specific device ports"),
+            (
+                self.adjustable_timeout,
+                wanted.adjustable_timeout,
+                "support the 'timeout' value in npt session requests",
+            ),
+        ]
+        .into_iter()
+        .find(|(has, wants, _)| *wants && !*has)
+        .map(|(_, _, text)| MissingFeature(text))
+    }
+}
+
+impl PingResponse {
+    /// Reads a heartbeat. `None` when it is no JSON object.
+    pub fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// The JSON text.
+    pub fn print(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for MissingFeature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "This device daemon does not {}", self.0)
+    }
+}
+
+impl std::error::Error for MissingFeature {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeats_of_all_ages() {
+        let now = PingResponse::parse(
+            r#"{"devicename":"pi","deviceGroupName":"__none__","version":"5.6.3","corePackageVersion":"6.2.0","supportedFeatures":{"srAuth":true,"srE2ee":true,"acceptsPublicKeys":false,"supportsPortChoice":true,"adjustableTimeout":true,"supportsRamEscr":true},"allowedServices":["localhost:22"],"npCpVersion":"1.5.0"}"#,
+        )
+        .unwrap();
+        assert!(now.supported_features.sr_e2ee && !now.supported_features.twin_keys);
+        let old = PingResponse::parse(r#"{"devicename":"pi","version":"4.0.5"}"#).unwrap();
+        let wanted = Features { sr_auth: true, ..Features::default() };
+        assert_eq!(
+            old.supported_features.missing(wanted).unwrap().to_string(),
+            "This device daemon does not authenticate to the socket rendezvous"
+        );
+        assert!(old.supported_features.missing(Features { accepts_public_keys: true, ..Features::default() }).is_none());
+        assert_eq!(PingResponse::parse("pong"), None);
+        assert_eq!(PingResponse::parse(&now.print()), Some(now));
+    }
+}

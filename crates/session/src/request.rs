@@ -1,0 +1,216 @@
+//! `ssh_request` and `npt_request`: what a client signs and a device decides on.
+
+use postern_proto::Uuid;
+use serde::{Deserialize, Serialize};
+
+use crate::permit::HostPort;
+
+/// The payload of `ssh_request`, fields in the order of the reference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SshRequest {
+    /// Always true: the reverse form is not served.
+    #[serde(default)]
+    pub direct: bool,
+    /// UUID.
+    pub session_id: String,
+    /// Relay host.
+    pub host: String,
+    /// Relay port of the device's side.
+    pub port: u16,
+    /// The device authenticates its relay socket.
+    #[serde(default)]
+    pub authenticate_to_rvd: Option<bool>,
+    /// Goes into the auth line.
+    #[serde(default)]
+    pub client_nonce: Option<String>,
+    /// Goes into the auth line.
+    #[serde(default)]
+    pub rvd_nonce: Option<String>,
+    /// The traffic is encrypted.
+    #[serde(default)]
+    pub encrypt_rvd_traffic: Option<bool>,
+    /// Base64 SPKI.
+    #[serde(rename = "clientEphemeralPK", default)]
+    pub client_ephemeral_pk: Option<String>,
+    /// `rsa2048`
+    #[serde(rename = "clientEphemeralPKType", default)]
+    pub client_ephemeral_pk_type: Option<String>,
+    /// The client can hold a key for each direction.
+    #[serde(default)]
+    pub twin_keys: Option<bool>,
+}
+
+/// The payload of `npt_request`, fields in the order of the reference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NptRequest {
+    /// UUID.
+    pub session_id: String,
+    /// Relay host.
+    pub rvd_host: String,
+    /// Relay port of the device's side.
+    pub rvd_port: u16,
+    /// Target port.
+    pub requested_port: u16,
+    /// Target host as the device sees it.
+    pub requested_host: String,
+    /// The device authenticates its relay sockets.
+    #[serde(default)]
+    pub authenticate_to_rvd: Option<bool>,
+    /// Goes into the auth line.
+    #[serde(default)]
+    pub client_nonce: Option<String>,
+    /// Goes into the auth line.
+    #[serde(default)]
+    pub rvd_nonce: Option<String>,
+    /// The traffic is encrypted.
+    #[serde(default)]
+    pub encrypt_rvd_traffic: Option<bool>,
+    /// Base64 SPKI.
+    #[serde(rename = "clientEphemeralPK", default)]
+    pub client_ephemeral_pk: Option<String>,
+    /// `rsa2048`
+    #[serde(rename = "clientEphemeralPKType", default)]
+    pub client_ephemeral_pk_type: Option<String>,
+    /// Milliseconds without connections before the session ends; absent means 60,000.
+    #[serde(default)]
+    pub timeout: Option<u64>,
+    /// The client can hold a key for each direction.
+    #[serde(default)]
+    pub twin_keys: Option<bool>,
+}
+
+/// Where the device meets the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayEnd {
+    /// Host name or address.
+    pub host: String,
+    /// Port of this side.
+    pub port: u16,
+    /// Client and relay nonce for the signed auth line; `None`: this relay asks for none.
+    pub auth: Option<(String, String)>,
+}
+
+/// Either request with its defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRequest {
+    /// Names the session everywhere.
+    pub session_id: Uuid,
+    /// Where to dial.
+    pub relay: RelayEnd,
+    /// What to reach behind the device.
+    pub target: HostPort,
+    /// Base64 SPKI of the client's ephemeral key; `None`: no encryption asked for.
+    pub ephemeral_key: Option<String>,
+    /// The client can hold two keys.
+    pub twin_keys: bool,
+    /// Many connections over a control channel; `None` for the single connection of ssh.
+    pub multi: Option<std::time::Duration>,
+    /// The reply has the shape of `ssh_request`.
+    pub is_ssh: bool,
+}
+
+/// Life of a session without connections when the request names none.
+const DEFAULT_TIMEOUT_MS: u64 = 60_000;
+/// `npt -T 0` means a year; nothing longer is taken.
+const MAX_TIMEOUT_MS: u64 = 366 * 86_400_000;
+
+impl SshRequest {
+    /// Checks and fills in. `sshd_port`: where the device's ssh server listens.
+    pub fn check(self, sshd_port: u16) -> Option<SessionRequest> {
+        if !self.direct {
+            return None;
+        }
+        let (encrypt, pk) = (self.encrypt_rvd_traffic, self.client_ephemeral_pk);
+        Some(SessionRequest {
+            session_id: Uuid::parse(&self.session_id)?,
+            relay: relay_end(self.host, self.port, self.authenticate_to_rvd, self.client_nonce, self.rvd_nonce)?,
+            target: HostPort::localhost(sshd_port),
+            ephemeral_key: ephemeral(encrypt, pk, self.client_ephemeral_pk_type.as_deref())?,
+            twin_keys: self.twin_keys == Some(true),
+            multi: None,
+            is_ssh: true,
+        })
+    }
+}
+
+impl NptRequest {
+    /// Checks and fills in.
+    pub fn check(self) -> Option<SessionRequest> {
+        let (encrypt, pk) = (self.encrypt_rvd_traffic, self.client_ephemeral_pk);
+        let timeout = self.timeout.unwrap_or(DEFAULT_TIMEOUT_MS).min(MAX_TIMEOUT_MS);
+        let host = self.requested_host.trim().to_lowercase();
+        if host.is_empty() || host.len() > 253 || self.requested_port == 0 {
+            return None;
+        }
+        Some(SessionRequest {
+            session_id: Uuid::parse(&self.session_id)?,
+            relay: relay_end(
+                self.rvd_host,
+                self.rvd_port,
+                self.authenticate_to_rvd,
+                self.client_nonce,
+                self.rvd_nonce,
+            )?,
+            target: HostPort { host, port: self.requested_port },
+            ephemeral_key: ephemeral(encrypt, pk, self.client_ephemeral_pk_type.as_deref())?,
+            twin_keys: self.twin_keys == Some(true),
+            multi: Some(std::time::Duration::from_millis(timeout)),
+            is_ssh: false,
+        })
+    }
+}
+
+fn relay_end(
+    host: String,
+    port: u16,
+    authenticate: Option<bool>,
+    client_nonce: Option<String>,
+    rvd_nonce: Option<String>,
+) -> Option<RelayEnd> {
+    let auth = match authenticate {
+        Some(true) => Some((client_nonce?, rvd_nonce?)),
+        _ => None,
+    };
+    (!host.is_empty() && host.len() <= 253 && port > 0).then_some(RelayEnd { host, port, auth })
+}
+
+/// `None`: encryption is asked for and cannot be given.
+#[expect(clippy::option_option, reason = "outer: refused; inner: not asked for")]
+fn ephemeral(encrypt: Option<bool>, pk: Option<String>, kind: Option<&str>) -> Option<Option<String>> {
+    match encrypt {
+        Some(true) if kind.is_none_or(|kind| kind == "rsa2048") => pk.map(Some),
+        Some(true) => None,
+        _ => Some(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NPT: &str = r#"{"sessionId":"6f9619ff-8b86-4d01-b42d-00cf4fc964ff","rvdHost":"203.0.113.7","rvdPort":41002,"requestedPort":3389,"requestedHost":"localhost","authenticateToRvd":true,"clientNonce":"c","rvdNonce":"r","encryptRvdTraffic":true,"clientEphemeralPK":"MIIB","clientEphemeralPKType":"rsa2048","timeout":30000}"#;
+
+    #[test]
+    fn the_2024_request_and_the_order_it_is_signed_in() {
+        let request: NptRequest = serde_json::from_str(NPT).unwrap();
+        let printed = serde_json::to_string(&request).unwrap();
+        assert!(printed.starts_with(NPT.trim_end_matches('}')), "{printed}");
+        let checked = request.check().unwrap();
+        assert_eq!(checked.target, HostPort::localhost(3389));
+        assert_eq!(checked.relay.auth, Some(("c".into(), "r".into())));
+        assert!(!checked.twin_keys);
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_refused() {
+        let change = |from: &str, to: &str| serde_json::from_str::<NptRequest>(&NPT.replace(from, to)).unwrap().check();
+        assert!(change("6f9619ff-", "publickey-").is_none());
+        assert!(change("\"clientEphemeralPK\":\"MIIB\",", "").is_none());
+        assert!(change("rsa2048", "rot13").is_none());
+        assert!(change("\"rvdNonce\":\"r\",", "").is_none());
+        assert!(change("\"rvdPort\":41002", "\"rvdPort\":0").is_none());
+        assert!(serde_json::from_str::<NptRequest>(&NPT.replace("41002", "99999")).is_err());
+    }
+}
