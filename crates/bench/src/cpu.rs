@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use crate::host::left_behind;
 use crate::limits::{CPU_SHARES, GROUP_EMPTY_DEADLINE, POLL_PAUSE};
 
 /// Clock ticks per second that `/proc/PID/stat` counts in (`USER_HZ`; 100 on
@@ -63,8 +64,21 @@ impl Accounts {
     /// work on the machine, so that a neighbour's compile does not become a
     /// figure of ours.
     pub(crate) fn open(priority: bool) -> Self {
-        let name = format!("postern-bench-{}", std::process::id());
+        let prefix = "postern-bench-";
+        let name = format!("{prefix}{}", std::process::id());
         let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+        for root in [
+            v1_root(&mounts, "cpuacct"),
+            v1_root(&mounts, "cpu"),
+            v2_root(&mounts),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            for old in left_behind(&root, prefix) {
+                remove_groups(&root.join(old));
+            }
+        }
         let kind = v1_root(&mounts, "cpuacct")
             .map(|root| root.join(&name))
             .filter(|dir| fs::create_dir(dir).is_ok())
@@ -262,6 +276,14 @@ impl Drop for Priority {
         );
         let _ = fs::remove_dir(&self.dir);
     }
+}
+
+/// Removes an empty group and the empty groups in it.
+fn remove_groups(dir: &Path) {
+    for child in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let _ = fs::remove_dir(child.path());
+    }
+    let _ = fs::remove_dir(dir);
 }
 
 /// Mount point of a v1 controller, joined with the group this process is in.

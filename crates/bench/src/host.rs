@@ -106,10 +106,45 @@ impl Site {
     }
 }
 
+/// Names in `dir` that runs of the bench left behind: `PREFIX<process id>…`
+/// with no such process any more. An interrupted run cannot tidy up itself.
+pub(crate) fn left_behind(dir: &Path, prefix: &str) -> Vec<String> {
+    let names = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let gone = |name: &String| {
+        let Some(rest) = name.strip_prefix(prefix) else {
+            return false;
+        };
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        digits > 0 && !Path::new("/proc").join(&rest[..digits]).exists()
+    };
+    names.filter(gone).collect()
+}
+
 /// A port nobody has now. For programs that cannot bind port 0 themselves:
 /// another may take it in between, which their start then says.
 pub(crate) fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
         .local_addr()?
         .port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_dead_run_made_is_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        // Process ids end at 2^22.
+        for name in [
+            "pb99999999-client",
+            &format!("pb{}-client", std::process::id()),
+            "pbx",
+            "other",
+        ] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        assert_eq!(left_behind(dir.path(), "pb"), ["pb99999999-client"]);
+    }
 }

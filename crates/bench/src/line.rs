@@ -17,7 +17,7 @@ use anyhow::{Context, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-use crate::host::{Host, Site};
+use crate::host::{Host, Site, left_behind};
 use crate::limits::{LINE_DELAY, LINE_MTU, LINE_QUEUE, STALL};
 
 /// Names of the three hosts, in the order of [`Line::addresses`].
@@ -68,6 +68,9 @@ impl Line {
     /// # Errors
     /// Needs the rights to make namespaces and TUN devices, and `ip`.
     pub(crate) fn start(delay: Duration) -> anyhow::Result<Self> {
+        for name in left_behind(Path::new(NETNS_DIR), "pb") {
+            drop(Namespace { name });
+        }
         let mut namespaces = Vec::new();
         let mut ports = Vec::new();
         for (number, name) in (1_u8..).zip(HOSTS) {
@@ -206,6 +209,9 @@ impl Drop for Line {
     }
 }
 
+/// Where `ip` keeps named namespaces.
+const NETNS_DIR: &str = "/run/netns";
+
 /// How often the threads look whether they should stop.
 const STOP_LOOK: Duration = Duration::from_millis(200);
 
@@ -306,7 +312,7 @@ impl Namespace {
     }
 
     fn path(&self) -> PathBuf {
-        Path::new("/run/netns").join(&self.name)
+        Path::new(NETNS_DIR).join(&self.name)
     }
 }
 
