@@ -1,0 +1,94 @@
+//! What callers hold: requests, notifications, records.
+
+use std::sync::Arc;
+
+use postern_net::tasks::Tasks;
+use postern_proto::{AtSign, Notification, Request};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+use crate::driver::{Call, Driver};
+use crate::error::ClientError;
+use crate::limits::{INBOX, OUTBOX, REPLY};
+use crate::settings::{Identity, Settings};
+use crate::sharing::Sharing;
+
+/// A connected identity. Clones share the connection.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) identity: Identity,
+    calls: mpsc::Sender<Call>,
+    online: watch::Receiver<bool>,
+    pub(crate) sharing: Sharing,
+}
+
+/// Notifications as they arrive.
+pub struct Inbox {
+    pushes: mpsc::Receiver<Notification>,
+}
+
+impl Client {
+    /// Logs in and stays connected until `tasks` are stopped.
+    pub async fn connect(identity: Identity, settings: Settings, tasks: &Tasks) -> Result<(Self, Inbox), ClientError> {
+        let (calls, call_receiver) = mpsc::channel(OUTBOX);
+        let (push_sender, pushes) = mpsc::channel(INBOX);
+        let (online_sender, online) = watch::channel(false);
+        let stop = tasks.token().child_token();
+        let mut driver =
+            Driver::new(settings, identity.clone(), call_receiver, push_sender, online_sender, stop);
+        let wire = driver.first_login().await?;
+        tasks.spawn(driver.run(wire));
+        let inner = Inner { identity, calls, online, sharing: Sharing::default() };
+        Ok((Self { inner: Arc::new(inner) }, Inbox { pushes }))
+    }
+
+    /// Who we are.
+    pub fn at_sign(&self) -> &AtSign {
+        &self.inner.identity.at_sign
+    }
+
+    /// Our keys.
+    pub fn identity(&self) -> &Identity {
+        &self.inner.identity
+    }
+
+    /// Whether the link is up right now.
+    pub fn online(&self) -> watch::Receiver<bool> {
+        self.inner.online.clone()
+    }
+
+    /// Sends a request and waits for the reply. When the link is lost in between
+    /// it is sent again: every request that goes this way may be repeated.
+    pub async fn request(&self, request: Request) -> Result<String, ClientError> {
+        let deadline = Instant::now() + REPLY;
+        loop {
+            match self.attempt(request.clone(), deadline).await {
+                Err(ClientError::LinkLost) if Instant::now() < deadline => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn attempt(&self, request: Request, deadline: Instant) -> Result<String, ClientError> {
+        let (answer, answered) = oneshot::channel();
+        let timed_out = |_| ClientError::TimedOut("a reply of the atServer");
+        let sent = timeout_at(deadline, self.inner.calls.send(Call { request, answer })).await.map_err(timed_out)?;
+        sent.map_err(|_| ClientError::Stopped)?;
+        match timeout_at(deadline, answered).await.map_err(timed_out)? {
+            Ok(outcome) => outcome,
+            Err(_) if self.inner.calls.is_closed() => Err(ClientError::Stopped),
+            Err(_) => Err(ClientError::LinkLost),
+        }
+    }
+}
+
+impl Inbox {
+    /// The next notification; `None` when the client has stopped.
+    pub async fn next(&mut self) -> Option<Notification> {
+        self.pushes.recv().await
+    }
+}

@@ -1,0 +1,139 @@
+//! Key files on disk.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use postern_crypto::{AtKeys, KeyFileError};
+use postern_proto::AtSign;
+use zeroize::Zeroizing;
+
+/// Reading and writing of `.atKeys` files.
+pub struct KeyFile;
+
+/// Why a key file could not be used; says what to do.
+#[derive(Debug)]
+pub struct KeyFileTrouble {
+    path: PathBuf,
+    why: Why,
+}
+
+#[derive(Debug)]
+enum Why {
+    Missing,
+    Io(io::Error),
+    Content(KeyFileError),
+    Exists,
+}
+
+/// `~/.atsign/keys/@alice_key.atKeys`
+pub fn default_key_file(home: &Path, at_sign: &AtSign) -> PathBuf {
+    home.join(".atsign").join("keys").join(format!("{at_sign}_key.atKeys"))
+}
+
+impl KeyFile {
+    /// Reads and opens a key file.
+    pub fn load(path: &Path) -> Result<AtKeys, KeyFileTrouble> {
+        let trouble = |why| KeyFileTrouble { path: path.to_owned(), why };
+        let text = match fs::read_to_string(path) {
+            Ok(text) => Zeroizing::new(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(trouble(Why::Missing)),
+            Err(error) => return Err(trouble(Why::Io(error))),
+        };
+        AtKeys::parse(&text).map_err(|error| trouble(Why::Content(error)))
+    }
+
+    /// Whether a new file may be written there: nothing is ever overwritten.
+    /// Makes the folder, 0700, so that a lack of rights shows before keys are made.
+    pub fn check_free(path: &Path) -> Result<(), KeyFileTrouble> {
+        let trouble = |why| KeyFileTrouble { path: path.to_owned(), why };
+        if path.exists() {
+            return Err(trouble(Why::Exists));
+        }
+        let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) else { return Ok(()) };
+        if !folder.exists() {
+            fs::create_dir_all(folder).map_err(|error| trouble(Why::Io(error)))?;
+            set_mode(folder, 0o700).map_err(|error| trouble(Why::Io(error)))?;
+        }
+        Ok(())
+    }
+
+    /// Writes a new key file: 0600, whole or not at all, never over another.
+    pub fn create(path: &Path, text: &str) -> Result<(), KeyFileTrouble> {
+        let trouble = |why| KeyFileTrouble { path: path.to_owned(), why };
+        Self::check_free(path)?;
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.new", std::process::id()));
+        let draft = path.with_file_name(name);
+        let written = write_private(&draft, text)
+            // A hard link fails when the name is taken; a rename would replace it.
+            .and_then(|()| fs::hard_link(&draft, path));
+        let _ = fs::remove_file(&draft);
+        written.map_err(|error| {
+            trouble(if error.kind() == io::ErrorKind::AlreadyExists { Why::Exists } else { Why::Io(error) })
+        })
+    }
+}
+
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(unix)]
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+fn set_mode(_: &Path, _: u32) -> io::Result<()> {
+    Ok(())
+}
+
+impl fmt::Display for KeyFileTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match &self.why {
+            Why::Missing => write!(
+                f,
+                "there is no key file {path}; activate the atSign with at_activate, or name its file with -k"
+            ),
+            Why::Io(error) => write!(f, "key file {path}: {error}"),
+            Why::Content(error) => write!(f, "key file {path}: {error}"),
+            Why::Exists => write!(f, "{path} exists already and is never overwritten; move it away or name another file with -k"),
+        }
+    }
+}
+
+impl std::error::Error for KeyFileTrouble {}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn written_once_private_and_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys/@a_key.atKeys");
+        KeyFile::create(&path, "secret").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().permissions().mode() & 0o777, 0o700);
+        let error = KeyFile::create(&path, "other").unwrap_err().to_string();
+        assert!(error.contains("never overwritten"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "secret");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_missing_file_says_what_to_do() {
+        let error = KeyFile::load(Path::new("/nonexistent/@a.atKeys")).err().unwrap().to_string();
+        assert!(error.contains("at_activate"), "{error}");
+    }
+}

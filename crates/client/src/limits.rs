@@ -1,0 +1,34 @@
+//! Times and counts, each with its reason.
+
+use std::time::Duration;
+
+/// To reach and log in to an atServer, from the first packet to the last reply. A phone in the woods takes 5 s.
+pub const LOGIN: Duration = Duration::from_secs(15);
+/// To reach one address while reconnecting. Short, so that the next try comes soon after the network does.
+pub const RECONNECT: Duration = Duration::from_secs(5);
+/// For a reply to a request, reconnecting included.
+pub const REPLY: Duration = Duration::from_secs(15);
+/// For the answer to a heartbeat. A link that does not answer in that time is given up.
+pub const HEARTBEAT_ANSWER: Duration = Duration::from_secs(8);
+/// For a write to be taken by the kernel: by then some 100 KiB are waiting.
+pub const WRITE: Duration = Duration::from_secs(10);
+/// First pause before a reconnect.
+pub const RECONNECT_FIRST: Duration = Duration::from_millis(100);
+/// Longest pause while an outage is young: whoever waits for the device is still there.
+pub const RECONNECT_SOON: Duration = Duration::from_secs(3);
+/// Longest pause once an outage has lasted [`LONG_OUTAGE`]: ten thousand devices must not storm a server that starts.
+pub const RECONNECT_LATER: Duration = Duration::from_secs(45);
+/// When an outage counts as long.
+pub const LONG_OUTAGE: Duration = Duration::from_secs(300);
+/// Longest line taken from a server. Source: the reference's buffer.
+pub const LINE_BYTES: usize = 10_240_000;
+/// Notifications that wait for a slow reader; more are dropped and counted, for their senders ask again.
+pub const INBOX: usize = 256;
+/// Requests that wait for the connection.
+pub const OUTBOX: usize = 256;
+/// Notification ids remembered, so that a replay after a reconnect is not heard twice.
+pub const REMEMBERED: usize = 512;
+/// A public key is asked for again when it is older than this.
+pub const PUBLIC_KEY_AGE: Duration = Duration::from_secs(60);
+/// How long a notification waits for its receiver. Source: NoPorts substrate, one minute.
+pub const NOTIFICATION_LIFE: Duration = Duration::from_secs(60);
