@@ -14,8 +14,8 @@ pub const ADDRESSES_TRIED: usize = 8;
 /// two accepts is a flood, and the kernel's SYN cookies are the answer to it.
 pub const LISTEN_BACKLOG: i32 = 1024;
 
-/// Unacknowledged data or an unanswered connection is given up after this long. Linux alone would retransmit for about
-/// 15 minutes; a person at a prompt, and a relay's sockets, should know within one.
+/// A connection that carries lines (not a session's bytes) is given up when what we sent stays unacknowledged for this
+/// long: a gateway whose network changed reconnects after a minute instead of 15.
 pub const UNACKNOWLEDGED_FOR: Duration = Duration::from_secs(60);
 
 /// The largest PEM file that is read (certificates, keys, CA bundles). The Mozilla bundle is about 230 KB.

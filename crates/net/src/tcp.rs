@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::limits::{ADDRESSES_TRIED, LISTEN_BACKLOG, NEXT_ADDRESS_AFTER, UNACKNOWLEDGED_FOR};
+use crate::limits::{ADDRESSES_TRIED, LISTEN_BACKLOG, NEXT_ADDRESS_AFTER};
 
 /// When the kernel asks a silent peer whether it is still there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// For sessions and handshakes in progress: a dead peer is noticed within a minute.
+    /// For sessions and handshakes in progress: a silent dead peer is noticed within a minute.
     pub const LIVE: Self = Self {
         idle: Duration::from_secs(30),
         interval: Duration::from_secs(10),
@@ -57,8 +57,7 @@ pub async fn connect_tcp(host: &str, port: u16, limit: Duration) -> io::Result<T
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Sets what every socket of ours wants: no Nagle delay, keep-alive [`KeepAlive::LIVE`], and an end to
-/// retransmission after [`UNACKNOWLEDGED_FOR`].
+/// Sets what every socket of ours wants: no Nagle delay, and keep-alive [`KeepAlive::LIVE`].
 ///
 /// # Errors
 /// When the socket is already gone.
@@ -72,21 +71,31 @@ pub fn tune(socket: &TcpStream) -> io::Result<()> {
 /// When the socket is already gone.
 pub fn tune_as(socket: &TcpStream, keep_alive: KeepAlive) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    let socket = SockRef::from(socket);
     let KeepAlive {
         idle,
         interval,
         probes,
     } = keep_alive;
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new()
-            .with_time(idle)
-            .with_interval(interval)
-            .with_retries(probes),
-    )?;
-    // Linux lets the user time-out override the count of keep-alive probes, so it must not be shorter than they take.
+    let keep_alive = TcpKeepalive::new()
+        .with_time(idle)
+        .with_interval(interval)
+        .with_retries(probes);
+    SockRef::from(socket).set_tcp_keepalive(&keep_alive)
+}
+
+/// Gives the connection up when what we sent stays unacknowledged for `limit` (`TCP_USER_TIMEOUT`; Linux alone
+/// retransmits for about 15 minutes, and does not probe meanwhile).
+///
+/// For lines and replies only, never for a session's bytes: Linux counts a peer that acknowledges but does not read as
+/// dead too, and a terminal stopped with Ctrl-S for an hour is no dead peer.
+///
+/// # Errors
+/// When the socket is already gone.
+pub fn limit_unacknowledged(socket: &TcpStream, limit: Duration) -> io::Result<()> {
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_FOR.max(interval * (probes + 1))))?;
+    SockRef::from(socket).set_tcp_user_timeout(Some(limit))?;
+    #[cfg(not(target_os = "linux"))]
+    let _not_offered_here = (socket, limit);
     Ok(())
 }
 

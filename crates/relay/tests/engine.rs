@@ -1,4 +1,5 @@
 //! The relay's engine with real sockets on loopback.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail by panic")]
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::{ALPN, TlsError, provider, read_pem};
+use crate::limits::UNACKNOWLEDGED_FOR;
 use crate::tcp;
 
 /// What to do about a certificate of one's own CA.
@@ -205,6 +206,7 @@ fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
 
 /// Connects to `host:port` by TLS. `limit` bounds the whole: name, TCP, handshake.
 ///
+/// These connections carry lines and replies: one whose peer does not acknowledge for [`UNACKNOWLEDGED_FOR`] is given up.
 /// ALPN [`ALPN`] is offered; a server that insists on another protocol is asked once more without it.
 ///
 /// # Errors
@@ -237,6 +239,8 @@ pub async fn connect(
             during = "waiting for TCP";
             let socket = tcp::connect_first(addresses.clone())
                 .await
+                .map_err(|error| ConnectError::Tcp { to: to(), error })?;
+            tcp::limit_unacknowledged(&socket, UNACKNOWLEDGED_FOR)
                 .map_err(|error| ConnectError::Tcp { to: to(), error })?;
             during = "in the TLS handshake";
             let error = match TlsConnector::from(Arc::clone(&config))
@@ -305,5 +309,32 @@ impl AsyncWrite for TlsStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::PrivateCa;
+
+    #[test]
+    fn own_files_are_added_and_their_faults_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = PrivateCa::make(&["localhost".to_owned()], &[]).unwrap();
+        let (good, bad, missing) = (
+            dir.path().join("ca.pem"),
+            dir.path().join("bad.pem"),
+            dir.path().join("none.pem"),
+        );
+        std::fs::write(&good, &ca.ca_pem).unwrap();
+        std::fs::write(&bad, "no certificate").unwrap();
+        Trust::load_with(Some(&good), None).unwrap();
+        Trust::load_with(None, Some(&good)).unwrap();
+        for path in [bad, missing] {
+            let error = Trust::load_with(Some(&path), Some(&good))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(path.to_str().unwrap()), "{error}");
+        }
     }
 }
