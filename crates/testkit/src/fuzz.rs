@@ -1,0 +1,188 @@
+//! What each fuzz target does with its bytes. The targets in `fuzz/` discover new inputs; the replay
+//! test of the house runs the committed ones.
+//!
+//! Every function must return for every input: a panic is a finding.
+
+use postern_crypto::AtKeys;
+use postern_proto::{AtKey, AtSign, DirectoryAnswer, DirectoryQuery, LineReader, Request, ServerLine};
+use postern_rendezvous::{AuthLine, Expected, RelayReply, RelayRequest};
+use postern_session::{
+    ControlReader, DeviceName, Envelope, NptRequest, PermitOpen, PingResponse, SshPublicKey, SshRequest, parse_span,
+};
+
+/// A target: its name, which is also its directory under `fuzz/corpus`, and what it does.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: [Target; 12] = [
+    ("request", request),
+    ("server_line", server_line),
+    ("directory", directory),
+    ("line_reader", line_reader),
+    ("at_key", at_key),
+    ("key_file", key_file),
+    ("relay_request", relay_request),
+    ("relay_reply", relay_reply),
+    ("relay_auth_line", relay_auth_line),
+    ("envelope", envelope),
+    ("control", control),
+    ("device_words", device_words),
+];
+
+/// A line to an atServer. What is understood prints as something that is understood the same way.
+pub fn request(line: &[u8]) {
+    let Ok(request) = Request::parse(line) else { return };
+    let printed = request.to_string();
+    assert!(!printed.contains('\n') || line.contains(&b'\n'), "a line grew a second one: {printed}");
+    let Ok(again) = Request::parse(printed.as_bytes()) else { panic!("not understood when printed: {printed}") };
+    assert!(again == request, "understood differently when printed: {printed} / {again}");
+}
+
+/// A line from an atServer. A push prints as the same push.
+pub fn server_line(line: &[u8]) {
+    let Ok(text) = std::str::from_utf8(line) else { return };
+    let ServerLine::Push(push) = ServerLine::parse(text) else { return };
+    let printed = push.push_line();
+    assert_eq!(ServerLine::parse(&printed), ServerLine::Push(push), "{printed}");
+}
+
+/// The directory's question and answer.
+pub fn directory(line: &[u8]) {
+    if let DirectoryQuery::Find(name) = DirectoryQuery::parse(line) {
+        assert_eq!(DirectoryQuery::parse(name.as_str().as_bytes()), DirectoryQuery::Find(name.clone()));
+    }
+    let Ok(text) = std::str::from_utf8(line) else { return };
+    if let Some(answer) = DirectoryAnswer::parse(text) {
+        let printed = answer.to_string();
+        assert_eq!(DirectoryAnswer::parse(&printed), Some(answer), "{printed}");
+    }
+}
+
+/// Lines are the same however the bytes are cut; nothing past the limit is ever handed out.
+/// The first byte chooses limit and cut.
+pub fn line_reader(bytes: &[u8]) {
+    let Some((first, rest)) = bytes.split_first() else { return };
+    let limit = usize::from(first & 0x3f);
+    let cut = usize::from(first >> 6) * 5 + 1;
+    let at_once = lines(rest, limit, rest.len().max(1));
+    let in_pieces = lines(rest, limit, cut);
+    assert_eq!(at_once, in_pieces);
+    assert!(at_once.iter().flatten().all(|line| line.len() <= limit));
+}
+
+/// All lines of a stream that arrives in pieces; `None` stands for "too long", which ends it.
+fn lines(bytes: &[u8], limit: usize, piece: usize) -> Vec<Option<Vec<u8>>> {
+    let mut reader = LineReader::new(limit);
+    let mut all = Vec::new();
+    for piece in bytes.chunks(piece) {
+        reader.extend(piece);
+        loop {
+            match reader.next_line() {
+                Ok(Some(line)) => all.push(Some(line.to_vec())),
+                Ok(None) => break,
+                Err(_) => {
+                    all.push(None);
+                    return all;
+                }
+            }
+        }
+    }
+    all
+}
+
+/// The name of a record. What is understood prints as something that is understood the same way.
+pub fn at_key(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let _ = AtSign::parse(text);
+    let Ok(key) = AtKey::parse(text) else { return };
+    let printed = key.to_string();
+    assert_eq!(AtKey::parse(&printed).as_ref(), Ok(&key), "{printed}");
+}
+
+/// A key file somebody edited.
+pub fn key_file(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let _ = AtKeys::parse(text);
+}
+
+/// A client's request to a relay.
+pub fn relay_request(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(request) = RelayRequest::parse(text) else { return };
+    let printed = request.print();
+    assert!(RelayRequest::parse(&printed) == Ok(request), "{}", *printed);
+}
+
+/// A relay's reply, in both forms.
+pub fn relay_reply(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(reply) = RelayReply::parse(text) else { return };
+    let json = reply.print_json();
+    assert_eq!(RelayReply::parse(&json).as_ref(), Ok(&reply), "{json}");
+    let csv = reply.print_csv();
+    let Ok(again) = RelayReply::parse(&csv) else { panic!("not understood when printed: {csv}") };
+    // Space around a nonce is lost between commas.
+    let trimmed = |nonce: Option<String>| nonce.map(|nonce| nonce.trim().to_owned());
+    assert_eq!((again.host, trimmed(again.nonce)), (reply.host, trimmed(reply.nonce)));
+}
+
+/// The line that opens a relay socket. No line of a stranger is let in: the signature never holds.
+pub fn relay_auth_line(bytes: &[u8]) {
+    let expected = Expected { session_id: "s".into(), client_nonce: "c".into(), rvd_nonce: "r".into() };
+    // What is put to the check is our own text, whatever the line looks like.
+    let own = AuthLine::new("s", "c", "r");
+    let outcome = expected.check(bytes, |signed, _, _| {
+        assert_eq!(signed, own.signed_text());
+        false
+    });
+    assert!(outcome.is_err());
+}
+
+/// A signed envelope and what may be in it.
+pub fn envelope(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let _ = Envelope::parse(text);
+    if let Ok(request) = serde_json::from_str::<SshRequest>(text) {
+        let _ = request.check(22);
+    }
+    if let Ok(request) = serde_json::from_str::<NptRequest>(text) {
+        let _ = request.check();
+    }
+    if let Some(ping) = PingResponse::parse(text) {
+        let printed = ping.print();
+        assert!(PingResponse::parse(&printed).is_some(), "{printed}");
+    }
+}
+
+/// The control channel of a session, cut in two ways. (Clients that end no line make the number of
+/// words depend on the cut; a client can only hurt its own session.)
+pub fn control(bytes: &[u8]) {
+    for piece in [1, 77, bytes.len().max(1)] {
+        let mut reader = ControlReader::default();
+        let mut words = 0;
+        for piece in bytes.chunks(piece) {
+            if reader.feed(piece, |_| words += 1).is_err() {
+                break;
+            }
+        }
+        assert!(words <= bytes.len(), "{words} words from {} bytes", bytes.len());
+    }
+}
+
+/// Small words people and clients give a daemon: names, permits, keys, spans of time.
+pub fn device_words(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(name) = DeviceName::parse(text) {
+        assert_eq!(DeviceName::parse(name.as_str()).ok().as_ref().map(DeviceName::as_str), Some(name.as_str()));
+    }
+    if let Ok(permit) = PermitOpen::parse(text) {
+        let printed = permit.to_string();
+        assert!(PermitOpen::parse(&printed).is_ok(), "{printed}");
+    }
+    if let Ok(key) = SshPublicKey::parse(text) {
+        let line = key.to_string();
+        assert!(!line.contains(['\n', '\r', '\0']), "a pushed key with a second line: {line:?}");
+        assert!(key.is_in_line(&line), "{line}");
+    }
+    let _ = parse_span(text);
+}
