@@ -31,3 +31,58 @@ pub fn shutdown_token() -> io::Result<CancellationToken> {
     });
     Ok(token)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Child, Command, Stdio};
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    use super::*;
+
+    /// Not a test: the process that the test below sends signals to. Never ends by itself.
+    #[tokio::test]
+    #[ignore = "started by another test"]
+    async fn child_of_the_signal_test() {
+        let token = shutdown_token().unwrap();
+        println!("\nready");
+        token.cancelled().await;
+        println!("\nstopping");
+        std::future::pending::<()>().await;
+    }
+
+    struct Process(Child);
+
+    impl Drop for Process {
+        fn drop(&mut self) {
+            drop(self.0.kill());
+            drop(self.0.wait());
+        }
+    }
+
+    #[test]
+    fn the_first_asks_and_the_second_makes() {
+        for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.args([
+                "--exact",
+                "--ignored",
+                "--nocapture",
+                "signals::tests::child_of_the_signal_test",
+            ]);
+            let mut process = Process(command.stdout(Stdio::piped()).spawn().unwrap());
+            let mut lines = BufReader::new(process.0.stdout.take().unwrap())
+                .lines()
+                .map(Result::unwrap);
+            let pid = Pid::from_child(&process.0);
+            assert!(lines.any(|line| line == "ready"));
+            kill_process(pid, signal).unwrap();
+            assert!(lines.any(|line| line == "stopping"));
+            kill_process(pid, signal).unwrap();
+            let status = process.0.wait().unwrap();
+            assert_eq!((status.code(), status.signal()), (Some(code), None));
+        }
+    }
+}
