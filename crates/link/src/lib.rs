@@ -1,1 +1,13 @@
-//! Moves the bytes of a session: dials the relay, encrypts, pumps local sockets.
+//! Moves the bytes of a session: dials the relay, encrypts, pumps local sockets. Both ends use it.
+
+mod control;
+mod device;
+mod dial;
+pub mod limits;
+mod pump;
+mod tunnel;
+
+pub use device::{DeviceSession, LinkError};
+pub use dial::RelayPort;
+pub use pump::{Carried, Crypt, pump};
+pub use tunnel::{ClientSession, bind_local};

@@ -1,0 +1,146 @@
+//! The device's end of a session: dials the relay and the target, never listens.
+
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+use postern_net::tasks::Tasks;
+use postern_net::tcp;
+use postern_session::{ControlLine, HostPort, StreamKeys};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::control::control_of;
+use crate::dial::RelayPort;
+use crate::limits::{CONNECTIONS, DIAL};
+use crate::pump::{Carried, Crypt, pump};
+
+/// A session that was allowed.
+pub struct DeviceSession {
+    /// Where the client waits.
+    pub relay: RelayPort,
+    /// What it may reach.
+    pub target: HostPort,
+    /// `None`: not encrypted.
+    pub keys: Option<StreamKeys>,
+    /// Ends the session.
+    pub stop: CancellationToken,
+}
+
+/// Why a session could not start or go on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// The relay cannot be reached.
+    Relay(String, io::Error),
+    /// The target cannot be reached.
+    Target(HostPort, io::Error),
+    /// The keys could not be used.
+    Keys,
+}
+
+impl DeviceSession {
+    /// One connection: relay socket and target, keys used directly.
+    pub async fn single(self) -> Result<Carried, LinkError> {
+        let crypt = Crypt::of_device(self.keys.as_ref()).map_err(|_| LinkError::Keys)?;
+        let (relay, target) = tokio::join!(self.relay.dial(), dial_target(&self.target));
+        let relay = relay.map_err(|error| self.relay_trouble(error))?;
+        let target = target.map_err(|error| LinkError::Target(self.target.clone(), error))?;
+        Ok(pump(target, relay, crypt, &self.stop).await.0)
+    }
+
+    /// Many connections, each announced on the control channel. Ends when that
+    /// closes, or after `idle` without connections.
+    pub async fn multi(self, idle: Duration, tasks: &Tasks) -> Result<Carried, LinkError> {
+        let crypt = Crypt::of_device(self.keys.as_ref()).map_err(|_| LinkError::Keys)?;
+        let socket = self.relay.dial().await.map_err(|error| self.relay_trouble(error))?;
+        // The writing half is kept: closing it would tell the client that the session is over.
+        let (mut control, _writer) = control_of(socket, crypt);
+        let (done, mut ended) = mpsc::channel(CONNECTIONS);
+        let mut carried = Carried::default();
+        let mut live = 0usize;
+        let mut last_end = Instant::now();
+        let children = self.stop.child_token();
+        let _stop_children = children.clone().drop_guard();
+        loop {
+            let mut asked = Vec::new();
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                Some(part) = ended.recv() => {
+                    let part: Carried = part;
+                    carried.out += part.out;
+                    carried.back += part.back;
+                    live = live.saturating_sub(1);
+                    last_end = Instant::now();
+                }
+                more = control.read(|line| asked.push(line)) => {
+                    if !more.unwrap_or(false) {
+                        break;
+                    }
+                }
+                () = tokio::time::sleep_until((last_end + idle).into()), if live == 0 => break,
+            }
+            for line in asked {
+                let keys = match line {
+                    ControlLine::Connect(keys) => Some(keys),
+                    ControlLine::ConnectPlain if self.keys.is_none() => None,
+                    _ => continue,
+                };
+                if live >= CONNECTIONS {
+                    tracing::debug!("a session asked for more than {CONNECTIONS} connections at once");
+                    continue;
+                }
+                live += 1;
+                // The relay pairs by order of arrival: the next socket is dialled when this one is there.
+                let relay = self.relay.dial().await;
+                let (target, stop, done) = (self.target.clone(), children.clone(), done.clone());
+                tasks.spawn(async move {
+                    let part = connection(relay, &target, keys, &stop).await;
+                    let _ = done.send(part).await;
+                });
+            }
+        }
+        Ok(carried)
+    }
+
+    fn relay_trouble(&self, error: io::Error) -> LinkError {
+        LinkError::Relay(format!("{}:{}", self.relay.host, self.relay.port), error)
+    }
+}
+
+/// One connection of many. When the target refuses, closing the relay socket tells the client's side.
+async fn connection(
+    relay: io::Result<TcpStream>,
+    target: &HostPort,
+    keys: Option<StreamKeys>,
+    stop: &CancellationToken,
+) -> Carried {
+    let work = async {
+        let crypt = Crypt::of_device(keys.as_ref()).map_err(io::Error::other)?;
+        let relay = relay?;
+        let local = dial_target(target).await?;
+        Ok::<_, io::Error>(pump(local, relay, crypt, stop).await.0)
+    };
+    work.await.unwrap_or_else(|error| {
+        tracing::debug!(%target, %error, "connection failed");
+        Carried::default()
+    })
+}
+
+async fn dial_target(target: &HostPort) -> io::Result<TcpStream> {
+    tcp::connect_tcp(&target.host, target.port, DIAL).await
+}
+
+impl fmt::Display for LinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Relay(to, error) => write!(f, "cannot reach the relay at {to}: {error}"),
+            Self::Target(to, error) => write!(f, "cannot reach {to}: {error}"),
+            Self::Keys => f.write_str("the session keys cannot be used"),
+        }
+    }
+}
+
+impl std::error::Error for LinkError {}

@@ -1,0 +1,33 @@
+//! The way to the relay.
+
+use std::io;
+use std::sync::Arc;
+
+use postern_net::tcp;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::limits::{AUTH_WRITE, DIAL};
+
+/// One side's port of a session at the relay.
+#[derive(Clone)]
+pub struct RelayPort {
+    /// Host name or address.
+    pub host: String,
+    /// This side's port.
+    pub port: u16,
+    /// The signed line each socket begins with, with its end; `None`: this relay asks for none.
+    pub auth_line: Option<Arc<str>>,
+}
+
+impl RelayPort {
+    /// Opens one more socket and authenticates it. The relay does not answer; data may follow at once.
+    pub async fn dial(&self) -> io::Result<TcpStream> {
+        let mut socket = tcp::connect_tcp(&self.host, self.port, DIAL).await?;
+        if let Some(line) = &self.auth_line {
+            timeout(AUTH_WRITE, socket.write_all(line.as_bytes())).await??;
+        }
+        Ok(socket)
+    }
+}

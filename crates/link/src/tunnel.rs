@@ -1,0 +1,155 @@
+//! The client's end of a session: a local port, and sockets to the relay.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use postern_net::tasks::Tasks;
+use postern_session::{ControlLine, StreamKeys};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::control::{ControlWriter, control_of};
+use crate::device::LinkError;
+use crate::dial::RelayPort;
+use crate::limits::{CONNECTIONS, CONTROL_HEARTBEAT};
+use crate::pump::{Carried, Crypt, pump};
+
+/// A session that the device accepted.
+pub struct ClientSession {
+    /// Our side of the relay.
+    pub relay: RelayPort,
+    /// The first socket to it, dialled while the device was still deciding.
+    pub first: TcpStream,
+    /// `None`: not encrypted.
+    pub keys: Option<StreamKeys>,
+    /// The device holds a key for each direction.
+    pub twin: bool,
+    /// The device takes heartbeats on the control channel.
+    pub heartbeats: bool,
+    /// Ends the session.
+    pub stop: CancellationToken,
+}
+
+/// Binds the local end: port 0 lets the system choose.
+pub async fn bind_local(host: &str, port: u16) -> io::Result<TcpListener> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in tokio::net::lookup_host((host, port)).await? {
+        // IPv4 first: ssh and most clients try 127.0.0.1 when they are told localhost.
+        match bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+impl ClientSession {
+    /// One connection: the first one accepted; the local port closes behind it.
+    pub async fn single(self, listener: TcpListener) -> Result<Carried, LinkError> {
+        let crypt = Crypt::of_client(self.keys.as_ref()).map_err(|_| LinkError::Keys)?;
+        let accepted = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Ok(Carried::default()),
+            accepted = listener.accept() => accepted,
+        };
+        drop(listener);
+        let (local, _) = accepted.map_err(|error| self.relay_trouble(error))?;
+        let _ = local.set_nodelay(true);
+        Ok(pump(local, self.first, crypt, &self.stop).await.0)
+    }
+
+    /// Many connections. Ends when the device closes the control channel, or
+    /// after `idle` without connections.
+    pub async fn multi(self, listener: &TcpListener, idle: Duration, tasks: &Tasks) -> Result<Carried, LinkError> {
+        let crypt = Crypt::of_client(self.keys.as_ref()).map_err(|_| LinkError::Keys)?;
+        let (mut incoming, mut control) = control_of(self.first, crypt);
+        let (done, mut ended) = mpsc::channel(CONNECTIONS);
+        let mut carried = Carried::default();
+        let mut live = 0usize;
+        let mut last_end = Instant::now();
+        let mut beat = tokio::time::interval(CONTROL_HEARTBEAT);
+        beat.reset();
+        let mut beats = 0u64;
+        let children = self.stop.child_token();
+        let _stop_children = children.clone().drop_guard();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                Some(part) = ended.recv() => {
+                    let part: Carried = part;
+                    carried.out += part.out;
+                    carried.back += part.back;
+                    live = live.saturating_sub(1);
+                    last_end = Instant::now();
+                }
+                more = incoming.read(|_| {}) => {
+                    if !more.unwrap_or(false) {
+                        break;
+                    }
+                }
+                accepted = listener.accept(), if live < CONNECTIONS => {
+                    let Ok((local, _)) = accepted else {
+                        // Out of file descriptors: some connection will end.
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    };
+                    let _ = local.set_nodelay(true);
+                    let keys = self.keys.as_ref().map(|_| if self.twin { StreamKeys::twin() } else { StreamKeys::single() });
+                    match open(&self.relay, &mut control, keys.as_ref(), self.twin).await {
+                        Ok(relay) => {
+                            live += 1;
+                            let (stop, done) = (children.clone(), done.clone());
+                            tasks.spawn(async move {
+                                let part = match Crypt::of_client(keys.as_ref()) {
+                                    Ok(crypt) => pump(local, relay, crypt, &stop).await.0,
+                                    Err(_) => Carried::default(),
+                                };
+                                let _ = done.send(part).await;
+                            });
+                        }
+                        Err(error) => {
+                            tracing::debug!(%error, "the relay takes no further connection");
+                            if live == 0 {
+                                break;
+                            }
+                        }
+                    }
+                }
+                _ = beat.tick(), if self.heartbeats => {
+                    beats += 1;
+                    if control.write(&format!("heartbeat:{beats}\n")).await.is_err() {
+                        break;
+                    }
+                }
+                () = tokio::time::sleep_until((last_end + idle).into()), if live == 0 => break,
+            }
+        }
+        Ok(carried)
+    }
+
+    fn relay_trouble(&self, error: io::Error) -> LinkError {
+        LinkError::Relay(format!("{}:{}", self.relay.host, self.relay.port), error)
+    }
+}
+
+/// Authenticates a relay socket first, then announces it: the relay pairs by order of arrival.
+async fn open(
+    relay: &RelayPort,
+    control: &mut ControlWriter,
+    keys: Option<&StreamKeys>,
+    twin: bool,
+) -> io::Result<TcpStream> {
+    let socket = relay.dial().await?;
+    match keys {
+        Some(keys) => control.write(&ControlLine::connect(keys, twin)).await?,
+        None => control.write("connect:no:encrypt\n").await?,
+    }
+    Ok(socket)
+}
