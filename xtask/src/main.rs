@@ -1,1 +1,44 @@
-fn main() {}
+//! Tasks of the project. `cargo xtask` lists them.
+
+mod arrows;
+mod bench;
+mod demo;
+mod fuzz;
+mod install;
+mod steps;
+mod test;
+
+use std::process::ExitCode;
+
+use postern_testkit::say;
+
+const USAGE: &str = "\
+cargo xtask demo [-- COMMAND...]     a device without an open port on this machine, and an ssh session into it
+cargo xtask test                     everything CI runs
+cargo xtask bench [ARGS...]          the figures, and the rivals beside them
+cargo xtask arrows                   which crate may use which
+cargo xtask fuzz [TARGET [SECONDS]]  search for inputs that break a parser";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (task, rest) = match args.split_first() {
+        Some((task, rest)) => (task.as_str(), rest),
+        None => ("", Default::default()),
+    };
+    let outcome = match task {
+        "demo" => demo::run(rest),
+        "test" => test::run(rest),
+        "bench" => bench::run(rest),
+        "arrows" => arrows::run(),
+        "fuzz" => fuzz::run(rest),
+        "" | "help" | "--help" => {
+            say(format_args!("{USAGE}"));
+            Ok(ExitCode::SUCCESS)
+        }
+        other => Err(anyhow::anyhow!("no task is called {other}\n{USAGE}")),
+    };
+    outcome.unwrap_or_else(|error| {
+        say(format_args!("\nfailed: {error:#}"));
+        ExitCode::FAILURE
+    })
+}

@@ -124,8 +124,7 @@ impl NatNetwork {
         self.wire(("s", "east", "203.0.113.1/24"), ("nd", "out", "203.0.113.2/24"))?;
         self.wire(("nd", "in", "10.77.2.1/24"), ("d", "eth0", "10.77.2.2/24"))?;
         system("ip", &["-n", &self.name("s"), "addr", "add", "192.0.2.1/32", "dev", "lo"])?;
-        let ways =
-            [("c", "10.77.1.1"), ("nc", "198.51.100.1"), ("nd", "203.0.113.1"), ("d", "10.77.2.1")];
+        let ways = [("c", "10.77.1.1"), ("nc", "198.51.100.1"), ("nd", "203.0.113.1"), ("d", "10.77.2.1")];
         for (role, via) in ways {
             system("ip", &["-n", &self.name(role), "route", "add", "default", "via", via])?;
         }
@@ -226,7 +225,8 @@ mod tests {
         let listener = network.device().within(|| Ok(TcpListener::bind("0.0.0.0:7000")?))?;
         system("ip", &["-n", &network.name("s"), "route", "add", "10.77.2.0/24", "via", "203.0.113.2"])?;
         for target in [network.device_public_address(), network.device().address()] {
-            let reached = network.server().within(|| Ok(TcpStream::connect_timeout(&(target, 7000).into(), patience)))?;
+            let reached =
+                network.server().within(|| Ok(TcpStream::connect_timeout(&(target, 7000).into(), patience)))?;
             assert!(reached.is_err(), "{target} let us in");
         }
         let neighbour = network.device_neighbour();

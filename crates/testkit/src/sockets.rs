@@ -133,9 +133,10 @@ fn parse(row: &str) -> Option<(SocketAddr, String)> {
     let state = fields.nth(1)?.to_owned();
     let port = u16::from_str_radix(port, 16).ok()?;
     // Words of four bytes in the machine's own order.
-    let words = address.as_bytes().chunks(8).map(|word| {
-        u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok().map(u32::to_ne_bytes)
-    });
+    let words = address
+        .as_bytes()
+        .chunks(8)
+        .map(|word| u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok().map(u32::to_ne_bytes));
     let words: Vec<[u8; 4]> = words.collect::<Option<_>>()?;
     let ip = match words.as_slice() {
         [v4] => IpAddr::V4(Ipv4Addr::from(*v4)),

@@ -20,7 +20,8 @@ pub fn serve(
     serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
 ) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
     let address = SocketAddr::new(place.address(), port);
-    let listener = place.within(|| Ok(TcpListener::bind(address)?)).with_context(|| format!("no service at {address}"))?;
+    let listener =
+        place.within(|| Ok(TcpListener::bind(address)?)).with_context(|| format!("no service at {address}"))?;
     let address = listener.local_addr()?;
     let thread = std::thread::spawn(move || {
         std::thread::scope(|scope| {

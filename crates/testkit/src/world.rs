@@ -34,6 +34,8 @@ pub struct Places {
 /// What a house is like.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The program under test; by default [`postern_bin`] finds it.
+    pub binary: Option<PathBuf>,
     /// Where the pieces run.
     pub places: Places,
     /// What the daemon permits beside the device's ssh port, as `host:port`.
@@ -79,6 +81,7 @@ impl Default for Options {
     fn default() -> Self {
         let here = Place::here();
         Self {
+            binary: None,
             places: Places { client: here.clone(), server: here.clone(), device: here },
             permit_open: Vec::new(),
             authorize_client: true,
@@ -104,7 +107,7 @@ impl World {
     /// A piece does not come up; the message has its last lines.
     pub fn start(options: Options) -> anyhow::Result<Self> {
         let progress = options.progress;
-        let binary = postern_bin()?;
+        let binary = options.binary.clone().map_or_else(postern_bin, Ok)?;
         let dir = tempfile::Builder::new().prefix("postern-").tempdir().context("no temporary directory")?;
         for home in ["client", "device", "relay"] {
             std::fs::create_dir_all(dir.path().join(home).join(".ssh"))?;
@@ -208,7 +211,9 @@ impl World {
     /// Waits for a piece's ready line.
     pub fn wait_until_ready(&mut self, piece: Piece) -> anyhow::Result<()> {
         let process = self.piece(piece)?;
-        process.wait_for_line(READY, |line| is_ready(piece, line)).with_context(|| format!("{piece:?} is not ready"))?;
+        process
+            .wait_for_line(READY, |line| is_ready(piece, line))
+            .with_context(|| format!("{piece:?} is not ready"))?;
         Ok(())
     }
 

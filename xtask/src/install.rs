@@ -1,0 +1,82 @@
+//! Programs of the system that tasks need: installed when missing, on Debian and its children.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::bail;
+use postern_testkit::say;
+
+use crate::steps::run;
+
+/// A program and the Debian package that brings it.
+type Need = (&'static str, &'static str);
+
+/// For a session: an ssh server of our own, an ssh client, and small tools that are always there
+/// except in the smallest containers.
+pub(crate) const FOR_DEMO: [Need; 4] = [
+    ("sshd", "openssh-server"),
+    ("ssh", "openssh-client"),
+    ("ssh-keygen", "openssh-client"),
+    ("setpriv", "util-linux"),
+];
+
+/// For the tests: also namespaces, address translation, a terminal.
+pub(crate) const FOR_TESTS: [Need; 8] = [
+    ("sshd", "openssh-server"),
+    ("ssh", "openssh-client"),
+    ("scp", "openssh-client"),
+    ("ssh-keygen", "openssh-client"),
+    ("setpriv", "util-linux"),
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("script", "bsdutils"),
+];
+
+/// Installs the packages of the programs that are not there; says so first.
+///
+/// # Errors
+/// Something is missing and this machine has no apt, or we may not use it.
+pub(crate) fn install(needs: &[Need]) -> anyhow::Result<()> {
+    let mut packages: Vec<&str> = needs.iter().filter(|(program, _)| !is_there(program)).map(|need| need.1).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let names = packages.join(" ");
+    if !is_there("apt-get") {
+        bail!("please install these first (Debian's names): {names}");
+    }
+    say(format_args!("installing with apt-get: {names}"));
+    if packages.contains(&"openssh-server") {
+        say(format_args!(
+            "(Debian starts its own ssh service with it; we use an sshd of our own and leave that alone)"
+        ));
+    }
+    run(apt()?.args(["apt-get", "-q", "update"]))?;
+    run(apt()?.args(["apt-get", "-q", "install", "-y", "--no-install-recommends"]).args(&packages))
+}
+
+/// Whether a program is on the path or where only root looks.
+pub(crate) fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(|dir| Path::new(dir).to_path_buf());
+    std::env::split_paths(&path).chain(system).any(|dir| dir.join(program).is_file())
+}
+
+/// `env` as root, for the program that follows.
+fn apt() -> anyhow::Result<Command> {
+    let id = Command::new("id").arg("-u").output()?;
+    let is_root = id.stdout.trim_ascii() == b"0";
+    let mut command = if is_root {
+        Command::new("env")
+    } else if is_there("sudo") {
+        let mut sudo = Command::new("sudo");
+        sudo.arg("env");
+        sudo
+    } else {
+        bail!("installing needs root or sudo");
+    };
+    command.arg("DEBIAN_FRONTEND=noninteractive");
+    Ok(command)
+}

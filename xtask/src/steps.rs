@@ -1,0 +1,86 @@
+//! Running programs one after another, on standard error only.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use postern_testkit::say;
+
+/// Steps done, with their times.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    done: Vec<(String, Duration)>,
+}
+
+impl Steps {
+    /// Does one step. The first that fails ends it all: the caller returns its error.
+    pub(crate) fn step<T>(&mut self, name: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        say(format_args!("\n== {name}"));
+        let start = Instant::now();
+        let outcome = work().with_context(|| format!("step \"{name}\""));
+        let took = start.elapsed();
+        if outcome.is_err() {
+            self.say_times();
+            say(format_args!("{:>8.1} s  {name}  FAILED", took.as_secs_f64()));
+        }
+        self.done.push((name.to_owned(), took));
+        outcome
+    }
+
+    /// What was done and how long it took.
+    pub(crate) fn say_times(&self) {
+        say(format_args!("\ntime       step"));
+        for (name, took) in &self.done {
+            say(format_args!("{:>8.1} s  {name}", took.as_secs_f64()));
+        }
+    }
+
+    /// Everything so far.
+    pub(crate) fn total(&self) -> Duration {
+        self.done.iter().map(|(_, took)| *took).sum()
+    }
+}
+
+/// The cargo that runs us, in the root of the workspace.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    // Set for us by the outer cargo; a nested one would take it for its own and build things anew.
+    command.env_remove("CARGO_MANIFEST_DIR");
+    command
+}
+
+/// Runs a program to its successful end, its output on our standard error.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let line: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+    let line = line.join(" ");
+    say(format_args!("$ {line}"));
+    let status = command.stdout(stderr()?).status().with_context(|| format!("cannot run {line}"))?;
+    if !status.success() {
+        bail!("{line}: {status}");
+    }
+    Ok(())
+}
+
+/// Builds `postern` as the tests use it and returns where it is.
+pub(crate) fn build_postern(args: &[&str]) -> anyhow::Result<PathBuf> {
+    run(cargo().arg("build").args(args))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let path = target.join("debug/postern");
+    path.canonicalize().with_context(|| format!("the build left no {}", path.display()))
+}
+
+/// The root of the workspace.
+pub(crate) fn root() -> &'static Path {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest)
+}
+
+/// Our standard error as somebody's standard output: ours is for data.
+fn stderr() -> io::Result<Stdio> {
+    Ok(Stdio::from(io::stderr().as_fd().try_clone_to_owned()?))
+}

@@ -1,0 +1,52 @@
+//! `cargo xtask test`: everything CI runs, the cheapest first; the first failure ends it.
+
+use std::process::ExitCode;
+
+use anyhow::{bail, ensure};
+use postern_testkit::say;
+
+use crate::steps::{Steps, build_postern, cargo, run as run_program};
+use crate::{arrows, install};
+
+/// Runs all steps.
+pub(crate) fn run(args: &[String]) -> anyhow::Result<ExitCode> {
+    if let Some(odd) = args.first() {
+        bail!("cargo xtask test takes no arguments, not {odd}; for some tests: cargo nextest run -p CRATE");
+    }
+    let mut steps = Steps::default();
+    steps.step("install what is missing", || {
+        install::install(&install::FOR_TESTS)?;
+        if install::is_there("cargo-nextest") {
+            return Ok(());
+        }
+        say(format_args!("installing cargo-nextest"));
+        run_program(cargo().args(["install", "--locked", "cargo-nextest"]))
+    })?;
+    steps.step("format", || run_program(cargo().args(["fmt", "--all", "--check"])))?;
+    steps.step("arrows between crates", || arrows::check_workspace().map(drop))?;
+    steps.step("lints", || {
+        run_program(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    })?;
+    // One build for all that follows: the same packages, profile and features as nextest's own, so
+    // that nothing is compiled twice.
+    let postern = steps.step("build", || build_postern(&["--quiet", "--workspace", "--all-targets"]))?;
+    steps.step("tests, fuzz corpus among them", || {
+        run_program(cargo().args(["nextest", "run", "--workspace"]).env("POSTERN_BIN", &postern))
+    })?;
+    steps.step("examples in the documentation", || {
+        run_program(cargo().args(["test", "--quiet", "--workspace", "--doc"]))
+    })?;
+    steps.step("demo", || {
+        let own = std::env::current_exe()?;
+        let mut demo = std::process::Command::new(own);
+        let output =
+            demo.args(["demo", "--", "sh", "-c", "echo inside; exit 7"]).stderr(std::process::Stdio::inherit());
+        let output = output.output()?;
+        ensure!(output.stdout == b"inside\n", "it printed {:?}", String::from_utf8_lossy(&output.stdout));
+        ensure!(output.status.code() == Some(7), "it ended with {}", output.status);
+        Ok(())
+    })?;
+    steps.say_times();
+    say(format_args!("{:>8.1} s  all\n\ngreen", steps.total().as_secs_f64()));
+    Ok(ExitCode::SUCCESS)
+}
