@@ -10,10 +10,12 @@ mod keyfile;
 pub mod limits;
 mod settings;
 mod sharing;
+mod start;
 mod wire;
 
 pub use error::ClientError;
 pub use handle::{Client, Inbox};
 pub use keyfile::{KeyFile, KeyFileTrouble, default_key_file};
 pub use settings::{BadRoot, Identity, Settings, parse_root};
+pub use start::{StartError, connect_patiently, home_dir, identity, user_name};
 pub use wire::{Wire, find_server};

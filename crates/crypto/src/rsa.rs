@@ -119,12 +119,16 @@ impl RsaPublicKey {
 
     /// Checks a base64 signature.
     pub fn verify(&self, hash: SignatureHash, message: &[u8], signature: &str) -> Result<(), CryptoError> {
-        let signature = decode_base64(signature)?;
+        self.verify_bytes(hash, message, &decode_base64(signature)?)
+    }
+
+    /// Checks a signature.
+    pub fn verify_bytes(&self, hash: SignatureHash, message: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
         let scheme = match hash {
             SignatureHash::Sha256 => &RSA_PKCS1_2048_8192_SHA256,
             SignatureHash::Sha512 => &RSA_PKCS1_2048_8192_SHA512,
         };
-        Ok(UnparsedPublicKey::new(scheme, &self.spki).verify(message, &signature)?)
+        Ok(UnparsedPublicKey::new(scheme, &self.spki).verify(message, signature)?)
     }
 
     /// Encrypts, base64. RSAES-PKCS1-v1_5; at most 245 bytes with RSA-2048.

@@ -1,1 +1,38 @@
 //! The device daemon: waits for a validated request, then dials out.
+//!
+//! It holds one idle connection to its atServer and listens on nothing, ever.
+
+mod authorized_keys;
+mod cli;
+mod daemon;
+mod limits;
+mod records;
+mod sessions;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs `sshnpd` with its arguments, the program name first.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let config = match cli::read(args) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    postern_observe::init(config.verbosity);
+    postern_net::tasks::install_panic_hook();
+    // One thread: a gateway has few cores, and an idle daemon needs none.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            postern_observe::say(format_args!("sshnpd: cannot start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(daemon::run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            postern_observe::say(format_args!("Error : {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use postern_crypto::{CryptoError, RsaPrivateKey, RsaPublicKey, SignatureHash};
+use postern_proto::Uuid;
 use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value as Json;
@@ -68,6 +69,12 @@ impl Envelope {
         let Strict(tree) = serde_json::from_str(wire.payload.get()).map_err(|_| malformed)?;
         let printed = tree.to_string();
         Ok(Self { payload: wire.payload, printed, signature: wire.signature, hash })
+    }
+
+    /// The session that an envelope speaks of, believed or not: where to send a complaint.
+    pub fn claimed_session(&self) -> Option<Uuid> {
+        let tree: Json = serde_json::from_str(&self.printed).ok()?;
+        Uuid::parse(tree.get("sessionId")?.as_str()?)
     }
 
     /// Checks the signature and hands out the payload. The text as it came is

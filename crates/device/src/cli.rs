@@ -1,0 +1,216 @@
+//! Flags of `sshnpd`, read into one checked value before anything starts.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use postern_client::parse_root;
+use postern_observe::{Verbosity, say};
+use postern_proto::{AtSign, ServerAddress};
+use postern_session::{DeviceName, PermitOpen, parse_span};
+
+/// Waits for a client's signed request and dials out to the relay; listens on nothing.
+///
+/// Exit status: 0 stopped by a signal, 1 cannot run (arguments, keys, refused login).
+#[derive(Parser)]
+#[command(name = "sshnpd", version, disable_help_flag = true, max_term_width = 100)]
+struct Flags {
+    /// Print help (-h is --hide).
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    /// atSign of this device.
+    #[arg(short = 'a', long = "atsign", value_name = "@DEVICE")]
+    at_sign: String,
+    /// atSigns that may come in, separated by commas.
+    #[arg(short = 'm', long, alias = "manager", value_delimiter = ',', value_name = "@CLIENT")]
+    managers: Vec<String>,
+    /// atSign of the policy service.
+    #[arg(short = 'p', long, value_name = "@POLICY")]
+    policy_manager: Option<String>,
+    /// Name of this device.
+    #[arg(short = 'd', long, default_value = "default")]
+    device: String,
+    /// Key file of the atSign [default: ~/.atsign/keys/@DEVICE_key.atKeys].
+    #[arg(short = 'k', long, alias = "keyFile", value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Add ssh public keys that managers send to ~/.ssh/authorized_keys.
+    #[arg(short = 's', long, overrides_with = "no_sshpublickey")]
+    sshpublickey: bool,
+    #[arg(long, hide = true)]
+    no_sshpublickey: bool,
+    /// Do not publish user name and device information to the managers.
+    #[arg(short = 'h', long)]
+    hide: bool,
+    #[arg(short = 'u', long = "un-hide", alias = "username", hide = true)]
+    un_hide: bool,
+    /// Log what happens.
+    #[arg(short = 'v', long)]
+    verbose: bool,
+    /// Log every decision.
+    #[arg(long)]
+    debug: bool,
+    /// The atDirectory, host or host:port.
+    #[arg(long, alias = "root-server", alias = "rootDomain", default_value = "root.atsign.org")]
+    root_domain: String,
+    /// Device group, for policy.
+    #[arg(long, alias = "dg", default_value = "__none__")]
+    device_group: String,
+    /// Port of the ssh server on this device.
+    #[arg(long, default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..))]
+    local_sshd_port: u16,
+    /// Options in front of keys that are added to authorized_keys.
+    #[arg(short = 'S', long, default_value = "")]
+    sshpublickey_permissions: String,
+    /// What may be reached: host:port, *:port, host:* or *:*, separated by commas.
+    #[arg(long, alias = "po", default_value = "localhost:22,localhost:3389")]
+    permit_open: String,
+    /// Silence after which the link to the atServer is tested.
+    #[arg(long, default_value = "60s", value_name = "SPAN")]
+    keep_alive: String,
+    #[arg(long, hide = true)]
+    ssh_client: Option<String>,
+    #[arg(long, hide = true)]
+    ssh_algorithm: Option<String>,
+    #[arg(long, hide = true)]
+    ephemeral_permissions: Option<String>,
+    #[arg(long, hide = true)]
+    storage_path: Option<PathBuf>,
+    /// Old service templates leave stray empty words.
+    #[arg(hide = true)]
+    stray: Vec<String>,
+}
+
+/// What the daemon is to do.
+pub(crate) struct Config {
+    pub(crate) at_sign: AtSign,
+    pub(crate) managers: Vec<AtSign>,
+    pub(crate) device: DeviceName,
+    pub(crate) device_group: String,
+    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) accept_keys: bool,
+    pub(crate) key_options: String,
+    pub(crate) hide: bool,
+    pub(crate) root: ServerAddress,
+    pub(crate) sshd_port: u16,
+    pub(crate) permit_open: PermitOpen,
+    pub(crate) keep_alive: Duration,
+    pub(crate) verbosity: Verbosity,
+}
+
+/// Reads the arguments; on trouble everything has been said and the code is to be returned.
+pub(crate) fn read(args: Vec<OsString>) -> Result<Config, ExitCode> {
+    let flags = Flags::try_parse_from(tidy(args)).map_err(|error| {
+        let _ = error.print();
+        if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    })?;
+    if flags.un_hide {
+        say(
+            "[WARN] -u, --un-hide is deprecated, since it is now on by default. Use --hide if you want to disable device information sharing.",
+        );
+    }
+    check(flags).map_err(|why| {
+        say(format_args!("sshnpd: {why}\nTry sshnpd --help."));
+        ExitCode::FAILURE
+    })
+}
+
+/// Service templates of older installers glue flag and value into one word and leave empty ones.
+fn tidy(args: Vec<OsString>) -> Vec<OsString> {
+    let mut tidy = Vec::with_capacity(args.len());
+    for arg in args {
+        match arg.to_str() {
+            Some("") => {}
+            Some(text) if text.starts_with('-') && !text.starts_with("--") && text.contains(' ') => {
+                tidy.extend(text.split(' ').filter(|w| !w.is_empty()).map(OsString::from));
+            }
+            _ => tidy.push(arg),
+        }
+    }
+    tidy
+}
+
+fn check(flags: Flags) -> Result<Config, String> {
+    let at_sign = |text: &str| AtSign::parse(text).map_err(|error| format!("{text:?}: {error}"));
+    if flags.policy_manager.is_some() {
+        return Err("--policy-manager: a policy service is not supported by this version; list the clients with --managers".into());
+    }
+    let managers: Vec<AtSign> = flags
+        .managers
+        .iter()
+        .filter(|name| !name.trim().is_empty())
+        .map(|name| at_sign(name))
+        .collect::<Result<_, _>>()?;
+    if managers.is_empty() {
+        return Err("name at least one atSign that may come in, with --managers".into());
+    }
+    if flags.sshpublickey_permissions.contains(|c: char| c.is_control()) {
+        return Err("--sshpublickey-permissions must be one line".into());
+    }
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    Ok(Config {
+        at_sign: at_sign(&flags.at_sign)?,
+        managers,
+        device: DeviceName::parse(&flags.device).map_err(|e| text(&e))?,
+        device_group: flags.device_group,
+        key_file: flags.key_file,
+        accept_keys: flags.sshpublickey && !flags.no_sshpublickey,
+        key_options: flags.sshpublickey_permissions,
+        hide: flags.hide,
+        root: parse_root(&flags.root_domain).map_err(|e| text(&e))?,
+        sshd_port: flags.local_sshd_port,
+        permit_open: PermitOpen::parse(&flags.permit_open).map_err(|e| format!("--permit-open: {e}"))?,
+        keep_alive: parse_span(&flags.keep_alive)
+            .map_err(|e| text(&e))?
+            .max(Duration::from_secs(1)),
+        verbosity: if flags.debug {
+            Verbosity::Debug
+        } else if flags.verbose {
+            Verbosity::Info
+        } else {
+            Verbosity::Quiet
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Config, String> {
+        let args = std::iter::once("sshnpd").chain(words.iter().copied()).map(OsString::from).collect();
+        check(Flags::try_parse_from(tidy(args)).map_err(|e| e.to_string())?)
+    }
+
+    #[test]
+    fn flags_as_people_write_them() {
+        let config = parse(&["-a", "@Dev", "-m", "@alice, @bob", "-d", "My Pi", "-su", "-v", "-h"]).unwrap();
+        assert_eq!((config.at_sign.as_str(), config.device.as_str()), ("@dev", "my_pi"));
+        assert_eq!(config.managers.len(), 2);
+        assert!(config.accept_keys && config.hide && config.verbosity == Verbosity::Info);
+        assert!(parse(&["--atsign=@d", "--manager", "@a", "--permit-open", "*:*", "--rootDomain", "h:1"]).is_ok());
+    }
+
+    #[test]
+    fn words_of_old_service_templates() {
+        let config = parse(&["-a", "@d", "-m", "@a", "-d", "pi", "", "-s", "-u", ""]).unwrap();
+        assert!(config.accept_keys);
+        assert!(parse(&["-a @d", "-m @a"]).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for words in [
+            &["-a", "@d"][..],
+            &["-m", "@a"],
+            &["-a", "@d", "-m", "@a", "-d", "x"],
+            &["-a", "@d", "-m", "a b"],
+            &["-a", "@d", "-m", "@a", "--permit-open", "localhost"],
+            &["-a", "@d", "-m", "@a", "-S", "a\nb"],
+            &["-a", "@d", "-p", "@policy"],
+        ] {
+            assert!(parse(words).is_err(), "{words:?}");
+        }
+    }
+}

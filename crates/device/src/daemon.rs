@@ -1,0 +1,180 @@
+//! The daemon's one loop: hear, check who it is, hand on.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use postern_client::{Client, ClientError, Settings, StartError, connect_patiently, home_dir, identity};
+use postern_net::tasks::Tasks;
+use postern_net::tls::{TlsError, Trust};
+use postern_net::{ready, signals};
+use postern_observe::say;
+use postern_proto::verb::Noop;
+use postern_proto::{Notification, Request};
+use postern_session::{Door, NAMESPACE, SshPublicKey};
+use tokio::sync::Semaphore;
+
+use crate::authorized_keys::{self, Added};
+use crate::cli::Config;
+use crate::limits::{DRAIN, REPLY_LIFE, REPUBLISH, REQUESTS, SESSIONS};
+
+/// Everything the handlers share.
+pub(crate) struct Daemon {
+    pub(crate) config: Config,
+    pub(crate) client: Client,
+    pub(crate) door: Mutex<Door>,
+    pub(crate) tasks: Tasks,
+    pub(crate) sessions: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
+    keys_file: tokio::sync::Mutex<()>,
+}
+
+/// Why the daemon cannot run.
+#[derive(Debug)]
+pub(crate) enum DaemonError {
+    Start(StartError),
+    Trust(TlsError),
+    Login(ClientError),
+    Signals(std::io::Error),
+}
+
+/// What a notification asks for, by the first part of its key.
+enum Verb {
+    Ping,
+    PushKey,
+    Ssh,
+    Npt,
+}
+
+impl Verb {
+    fn of(push: &Notification, device: &str) -> Option<Self> {
+        let key = push.bare_key();
+        let verb = key.strip_suffix(NAMESPACE)?.strip_suffix('.')?.strip_suffix(device)?.strip_suffix('.')?;
+        Some(match verb {
+            "ping" => Self::Ping,
+            "sshpublickey" => Self::PushKey,
+            "ssh_request" => Self::Ssh,
+            "npt_request" => Self::Npt,
+            _ => return None,
+        })
+    }
+}
+
+/// Runs until a signal comes.
+pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
+    let identity = identity(&config.at_sign, config.key_file.as_deref()).map_err(DaemonError::Start)?;
+    let stop = signals::shutdown_token().map_err(DaemonError::Signals)?;
+    let tasks = Tasks::under(&stop);
+    let settings = Settings {
+        root: config.root.clone(),
+        trust: Trust::load().map_err(DaemonError::Trust)?,
+        heartbeat: config.keep_alive,
+        monitor: Some(format!(r"\.{}\.{NAMESPACE}@", config.device)),
+    };
+    let (client, mut inbox) = match connect_patiently(identity, settings, &tasks).await {
+        Ok(connected) => connected,
+        Err(ClientError::Stopped) => return Ok(()),
+        Err(error) => return Err(DaemonError::Login(error)),
+    };
+    // Answered behind `monitor` on the same connection: from here on nothing is missed.
+    let _ = client.request(Request::Noop(Noop { ms: 0 })).await;
+    say(format_args!("Monitor for {}: monitor started ({}, version {})", config.at_sign, config.device, env!("CARGO_PKG_VERSION")));
+    ready::notify_ready();
+
+    let daemon = Arc::new(Daemon {
+        door: Mutex::new(Door::new(config.permit_open.clone())),
+        client,
+        tasks: tasks.clone(),
+        sessions: Arc::new(Semaphore::new(SESSIONS)),
+        requests: Arc::new(Semaphore::new(REQUESTS)),
+        keys_file: tokio::sync::Mutex::new(()),
+        config,
+    });
+    let mut republish = tokio::time::interval(REPUBLISH);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            push = inbox.next() => match push {
+                Some(push) => daemon.hear(push).await,
+                None => break,
+            },
+            _ = republish.tick() => {
+                tasks.spawn(Arc::clone(&daemon).publish());
+            }
+        }
+    }
+    ready::notify_stopping();
+    tasks.close_and_wait(DRAIN).await;
+    Ok(())
+}
+
+impl Daemon {
+    /// Checks who it is before anything is decrypted; a stranger costs a comparison.
+    async fn hear(self: &Arc<Self>, push: Notification) {
+        let Some(verb) = Verb::of(&push, self.config.device.as_str()) else { return };
+        if !self.config.managers.contains(&push.from) {
+            tracing::debug!(from = %push.from, "not in --managers list");
+            return;
+        }
+        let Ok(permit) = Arc::clone(&self.requests).acquire_owned().await else { return };
+        let daemon = Arc::clone(self);
+        self.tasks.spawn(async move {
+            match verb {
+                Verb::Ping => daemon.answer_ping(&push).await,
+                Verb::PushKey => daemon.take_key(&push).await,
+                Verb::Ssh => daemon.ssh_request(&push).await,
+                Verb::Npt => daemon.npt_request(&push).await,
+            }
+            drop(permit);
+        });
+    }
+
+    async fn answer_ping(&self, push: &Notification) {
+        let name = format!("heartbeat.{}.{NAMESPACE}", self.config.device);
+        // The request that follows is signed: fetch the key to check it while the answer travels.
+        let text = self.ping_response().print();
+        let (_, sent) = tokio::join!(
+            self.client.public_key(&push.from),
+            self.client.notify(&push.from, &name, &text, Some(REPLY_LIFE)),
+        );
+        if let Err(error) = sent {
+            tracing::warn!(to = %push.from, %error, "could not answer a ping");
+        }
+    }
+
+    async fn take_key(&self, push: &Notification) {
+        if !self.config.accept_keys {
+            tracing::info!(from = %push.from, "an ssh public key was sent but -s is not set");
+            return;
+        }
+        let text = match self.client.open(push).await {
+            Ok(text) => text,
+            Err(error) => return tracing::warn!(from = %push.from, %error, "could not read an ssh public key"),
+        };
+        let Ok(key) = SshPublicKey::parse(&text) else {
+            return tracing::warn!(from = %push.from, "what was sent is not an ssh public key of a known type");
+        };
+        let Ok(home) = home_dir() else { return tracing::warn!("HOME is not set") };
+        let _one_at_a_time = self.keys_file.lock().await;
+        match authorized_keys::add(&home.join(".ssh"), &key, &self.config.key_options) {
+            Ok(Added::Now) => tracing::info!(from = %push.from, "ssh public key added"),
+            Ok(Added::Before) => tracing::debug!(from = %push.from, "ssh public key known already"),
+            Err(error) => tracing::warn!(%error, "could not add the ssh public key to authorized_keys"),
+        }
+    }
+}
+
+/// Time between a first failure text and giving up on telling it.
+pub(crate) const TELL: Duration = Duration::from_secs(5);
+
+impl fmt::Display for DaemonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start(error) => error.fmt(f),
+            Self::Trust(error) => error.fmt(f),
+            Self::Login(error) => error.fmt(f),
+            Self::Signals(error) => write!(f, "cannot listen for signals: {error}"),
+        }
+    }
+}

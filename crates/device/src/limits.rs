@@ -1,0 +1,18 @@
+//! Bounds, each with its reason.
+
+use std::time::Duration;
+
+/// Sessions at the same time. Each holds at least two sockets; a gateway's default limit is 1024 files.
+pub(crate) const SESSIONS: usize = 128;
+/// Requests being looked at at the same time; more wait in the inbox.
+pub(crate) const REQUESTS: usize = 32;
+/// How often `device_info` is written again.
+pub(crate) const REPUBLISH: Duration = Duration::from_secs(3600);
+/// Life of `device_info`: 30 days.
+pub(crate) const DEVICE_INFO_LIFE: Duration = Duration::from_secs(30 * 86_400);
+/// Life of what a reply speaks of. Source: NoPorts messages, 10 s.
+pub(crate) const REPLY_LIFE: Duration = Duration::from_secs(10);
+/// Sessions that end by themselves when the daemon is told to stop get this long.
+pub(crate) const DRAIN: Duration = Duration::from_secs(2);
+/// Longest line or file of `authorized_keys` that is read: 1 MiB is thousands of keys.
+pub(crate) const AUTHORIZED_KEYS_BYTES: u64 = 1024 * 1024;

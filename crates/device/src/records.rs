@@ -1,0 +1,63 @@
+//! What managers can read of a device: user name and device information.
+
+use std::sync::Arc;
+
+use postern_client::{ClientError, user_name};
+use postern_proto::AtSign;
+use postern_session::{Features, NAMESPACE, PingResponse};
+
+use crate::daemon::Daemon;
+use crate::limits::DEVICE_INFO_LIFE;
+
+/// Version of the session core that we speak, in the reference's counting: twin keys and heartbeats.
+const CORE_VERSION: &str = "6.6.0";
+
+impl Daemon {
+    /// The answer to a ping, and the text of `device_info`.
+    pub(crate) fn ping_response(&self) -> PingResponse {
+        PingResponse {
+            devicename: self.config.device.as_str().to_owned(),
+            device_group_name: self.config.device_group.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            core_package_version: CORE_VERSION.to_owned(),
+            supported_features: Features {
+                sr_auth: true,
+                sr_e2ee: true,
+                accepts_public_keys: self.config.accept_keys,
+                supports_port_choice: true,
+                adjustable_timeout: true,
+                control_channel_heartbeats: true,
+                twin_keys: true,
+            },
+            allowed_services: self.config.permit_open.to_strings(),
+        }
+    }
+
+    /// Tells every manager, or takes back what was told when the device hides. An
+    /// unknown manager must not keep the others from being told.
+    pub(crate) async fn publish(self: Arc<Self>) {
+        for manager in &self.config.managers {
+            if let Err(error) = self.publish_to(manager).await {
+                tracing::warn!(%manager, %error, "could not share the device information");
+            }
+        }
+    }
+
+    async fn publish_to(&self, manager: &AtSign) -> Result<(), ClientError> {
+        let (client, device) = (&self.client, self.config.device.as_str());
+        let username = format!("username.{device}.{NAMESPACE}");
+        let info = format!("device_info.{device}.{NAMESPACE}");
+        if self.config.hide {
+            let (a, b) = tokio::join!(client.delete_shared(manager, &username), client.delete_shared(manager, &info));
+            return a.and(b);
+        }
+        client.prepare(manager).await?;
+        let user = user_name().unwrap_or_default();
+        let text = self.ping_response().print();
+        let (a, b) = tokio::join!(
+            client.put_shared(manager, &username, &user, None),
+            client.put_shared(manager, &info, &text, Some(DEVICE_INFO_LIFE)),
+        );
+        a.and(b)
+    }
+}

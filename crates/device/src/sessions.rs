@@ -1,0 +1,176 @@
+//! From a signed request to a running session.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use postern_crypto::{CryptoError, RsaPublicKey, SignatureHash};
+use postern_link::{DeviceSession, RelayPort};
+use postern_proto::{AtSign, Notification, Uuid};
+use postern_rendezvous::AuthLine;
+use postern_session::{
+    Denied, Envelope, EnvelopeError, Knocked, NAMESPACE, NptRequest, Reply, SessionRequest, SshRequest, StreamKeys,
+};
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use crate::daemon::{Daemon, TELL};
+use crate::limits::REPLY_LIFE;
+
+impl Daemon {
+    pub(crate) async fn ssh_request(self: &Arc<Self>, push: &Notification) {
+        if let Some((request, id)) = self.verified::<SshRequest>(push, |r| r.session_id.as_str()).await {
+            match request.check(self.config.sshd_port) {
+                Some(request) => self.knock(&push.from, request).await,
+                None => self.cannot_serve(push, id),
+            }
+        }
+    }
+
+    pub(crate) async fn npt_request(self: &Arc<Self>, push: &Notification) {
+        if let Some((request, id)) = self.verified::<NptRequest>(push, |r| r.session_id.as_str()).await {
+            match request.check() {
+                Some(request) => self.knock(&push.from, request).await,
+                None => self.cannot_serve(push, id),
+            }
+        }
+    }
+
+    fn cannot_serve(&self, push: &Notification, id: Option<Uuid>) {
+        tracing::warn!(from = %push.from, session = ?id, "a request lacks something or asks for what is not served");
+    }
+
+    /// Opens the envelope and checks the client's signature. Malformed ones are
+    /// dropped; a wrong signature is answered, for the usual reason is a new key.
+    async fn verified<R: DeserializeOwned>(
+        &self,
+        push: &Notification,
+        id: impl Fn(&R) -> &str,
+    ) -> Option<(R, Option<Uuid>)> {
+        let malformed = |why: &dyn std::fmt::Display| {
+            tracing::warn!(from = %push.from, error = %why, "malformed session request");
+        };
+        let text = self.client.open(push).await.map_err(|e| malformed(&e)).ok()?;
+        let envelope = Envelope::parse(&text).map_err(|e| malformed(&e)).ok()?;
+        let key = match self.client.public_key(&push.from).await {
+            Ok(key) => key,
+            Err(error) => {
+                tracing::warn!(from = %push.from, %error, "could not fetch the client's public key");
+                return None;
+            }
+        };
+        match envelope.verify::<R>(&key) {
+            Ok(request) => {
+                let id = Uuid::parse(id(&request));
+                Some((request, id))
+            }
+            Err(EnvelopeError::Signature) => {
+                tracing::warn!(from = %push.from, "signature not verified");
+                if let Some(id) = envelope.claimed_session() {
+                    let why = EnvelopeError::Signature;
+                    let text = format!(
+                        "Signature not verified: Likely that the client atSign's public key has changed: {why}"
+                    );
+                    self.tell(&push.from, &id, &text).await;
+                }
+                None
+            }
+            Err(error) => {
+                malformed(&error);
+                None
+            }
+        }
+    }
+
+    async fn knock(self: &Arc<Self>, client: &AtSign, request: SessionRequest) {
+        let id = request.session_id.clone();
+        let decision = self.door.lock().unwrap_or_else(PoisonError::into_inner).knock(client, request);
+        let knocked = match decision {
+            Ok(knocked) => knocked,
+            Err(denied) => {
+                tracing::warn!(%client, session = %id, %denied, "session refused");
+                if denied != Denied::Replayed {
+                    self.tell(client, &id, &denied.to_string()).await;
+                }
+                return;
+            }
+        };
+        let Ok(seat) = Arc::clone(&self.sessions).try_acquire_owned() else {
+            tracing::warn!(%client, "too many sessions");
+            return self.tell(client, &id, "The device daemon serves as many sessions as it can").await;
+        };
+        let (session, reply) = match self.prepare(&knocked) {
+            Ok(prepared) => prepared,
+            Err(CryptoError) => {
+                return self.tell(client, &id, "The client's ephemeral key cannot be used").await;
+            }
+        };
+        // The relay is dialled while the reply travels; should that fail, a second message says so.
+        let daemon = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let started = Instant::now();
+            let (request, client) = (knocked.request(), knocked.client());
+            tracing::info!(%client, session = %request.session_id, target = %request.target, "session started");
+            let ended = match request.multi {
+                None => session.single().await,
+                Some(idle) => session.multi(idle, &daemon.tasks).await,
+            };
+            drop(seat);
+            let seconds = started.elapsed().as_secs();
+            match ended {
+                Ok(carried) => {
+                    let (received, sent) = (carried.back, carried.out);
+                    tracing::info!(%client, session = %request.session_id, seconds, received, sent, "session ended");
+                }
+                Err(error) => {
+                    tracing::warn!(%client, session = %request.session_id, %error, "session failed");
+                    let text = format!("Failed to start up the daemon side of the relay socket tunnel : {error}");
+                    daemon.tell(client, &request.session_id, &text).await;
+                }
+            }
+        });
+        let name = self.reply_name(&id);
+        if let Err(error) = self.client.notify(client, &name, &reply, Some(REPLY_LIFE)).await {
+            tracing::warn!(%client, session = %id, %error, "could not send the reply");
+        }
+    }
+
+    /// Makes the session's keys, its auth line and the signed reply.
+    fn prepare(&self, knocked: &Knocked) -> Result<(DeviceSession, String), CryptoError> {
+        let request = knocked.request();
+        let signer = &self.client.identity().keys.encryption;
+        let keys = request
+            .ephemeral_key
+            .as_ref()
+            .map(|_| if request.twin_keys { StreamKeys::twin() } else { StreamKeys::single() });
+        let sealed = match (&keys, &request.ephemeral_key) {
+            (Some(keys), Some(to)) => Some(keys.seal(&RsaPublicKey::from_base64(to)?, request.twin_keys)?),
+            _ => None,
+        };
+        let auth_line = match &request.relay.auth {
+            None => None,
+            Some((client_nonce, rvd_nonce)) => {
+                let line = AuthLine::new(request.session_id.as_str(), client_nonce, rvd_nonce);
+                let signature = signer.sign(SignatureHash::Sha256, line.signed_text().as_bytes())?;
+                Some(line.print(&signature).into())
+            }
+        };
+        let reply = Reply { session_id: request.session_id.clone(), keys: sealed };
+        let reply = reply.print(request.is_ssh, signer)?;
+        let relay = RelayPort { host: request.relay.host.clone(), port: request.relay.port, auth_line };
+        let stop = self.tasks.token().child_token();
+        Ok((DeviceSession { relay, target: request.target.clone(), keys, stop }, reply))
+    }
+
+    fn reply_name(&self, id: &Uuid) -> String {
+        format!("{id}.{}.{NAMESPACE}", self.config.device)
+    }
+
+    /// Sends a refusal in plain words.
+    async fn tell(&self, client: &AtSign, id: &Uuid, text: &str) {
+        let name = self.reply_name(id);
+        let sent = timeout(TELL, self.client.notify(client, &name, text, Some(REPLY_LIFE))).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            tracing::debug!(%client, "could not tell the client why");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What a program says of itself: log lines on stderr, and what it says to a person.
+//!
+//! stdout is for data. Whatever a stranger can cause is DEBUG, so that nobody
+//! fills a disk from outside.
+
+use std::fmt::Display;
+use std::io::{IsTerminal as _, Write as _};
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+/// How much to log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verbosity {
+    /// What would justify waking somebody.
+    #[default]
+    Quiet,
+    /// What an operator cares about (`-v`).
+    Info,
+    /// Every decision (`--debug`).
+    Debug,
+}
+
+/// Sends log lines to stderr from now on. `POSTERN_LOG` overrides (`debug`,
+/// `postern_relay=trace,warn`); `NO_COLOR` is respected. A second call does nothing.
+pub fn init(verbosity: Verbosity) {
+    let level = match verbosity {
+        Verbosity::Quiet => LevelFilter::WARN,
+        Verbosity::Info => LevelFilter::INFO,
+        Verbosity::Debug => LevelFilter::DEBUG,
+    };
+    let filter = EnvFilter::builder().with_default_directive(level.into()).with_env_var("POSTERN_LOG").from_env_lossy();
+    let color = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::io::stderr().is_terminal();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(color)
+        .with_target(false)
+        .try_init();
+}
+
+/// A line for the person at the terminal. A closed stderr is no reason to stop.
+pub fn say(line: impl Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// A line of data on stdout. A reader that went away counts as success.
+pub fn print(line: impl Display) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
