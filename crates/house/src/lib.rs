@@ -1,1 +1,121 @@
-//! Tests that need the whole house live in `tests/`; what they share is below.
+//! What the tests of the whole house share: a house whose client and device are behind NAT, watched
+//! for listening sockets from start to end.
+
+use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use postern_testkit::limits::SESSION;
+use postern_testkit::{Listener, ListenerWatch, NatNetwork, Options, Place, Places, World, run, say, user_name};
+
+/// Port of a service in the device's network, beside the device: the device itself listens on nothing.
+pub const NEIGHBOUR_PORT: u16 = 7000;
+
+/// Client behind NAT, device behind NAT and walls, server in between.
+///
+/// ```text
+/// let Some(house) = NatHouse::start_or_skip()? else { return Ok(()) };
+/// … house.on_device(&["true"])? …
+/// house.finish()
+/// ```
+pub struct NatHouse {
+    // Processes end before their network does.
+    watch: ListenerWatch,
+    world: World,
+    network: NatNetwork,
+}
+
+impl NatHouse {
+    /// Starts it. `None`: this machine has no namespaces for us; the reason was printed.
+    pub fn start_or_skip() -> anyhow::Result<Option<Self>> {
+        let Some(network) = NatNetwork::build_or_skip()? else { return Ok(None) };
+        let places = Places { client: network.client(), server: network.server(), device: network.device() };
+        let neighbour = SocketAddr::new(network.device_neighbour().address(), NEIGHBOUR_PORT);
+        let watch = ListenerWatch::start(&places.device);
+        let options = Options { places, permit_open: vec![neighbour.to_string()], ..Options::default() };
+        let world = World::start(options)?;
+        Ok(Some(Self { watch, world, network }))
+    }
+
+    /// The wires.
+    pub fn network(&self) -> &NatNetwork {
+        &self.network
+    }
+
+    /// Where a service stands that only the device can reach.
+    pub fn neighbour(&self) -> Place {
+        self.network.device_neighbour()
+    }
+
+    /// Ends the house and looks at what listened in the device's namespace meanwhile.
+    ///
+    /// # Errors
+    /// Something other than the device's sshd, on loopback, was ever seen listening.
+    pub fn finish(self) -> anyhow::Result<()> {
+        let sshd = Listener::tcp(SocketAddr::from(([127, 0, 0, 1], self.world.ssh_port())));
+        let (looks, seen) = self.watch.finish()?;
+        let names: Vec<String> = seen.iter().map(ToString::to_string).collect();
+        say(format_args!("listeners in the device's namespace in {looks} looks: {}", names.join(", ")));
+        ensure!(looks > 10, "too few looks to tell");
+        ensure!(seen.contains(&sshd), "the watch did not even see sshd");
+        ensure!(seen.len() == 1, "the device listened on more than its sshd");
+        Ok(())
+    }
+}
+
+impl Deref for NatHouse {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        &self.world
+    }
+}
+
+impl DerefMut for NatHouse {
+    fn deref_mut(&mut self) -> &mut World {
+        &mut self.world
+    }
+}
+
+/// Copies a file by scp over a local port that leads to the device's sshd.
+pub fn scp(world: &World, port: u16, way: Copy<'_>) -> anyhow::Result<()> {
+    let remote = |path: &Path| format!("{}@localhost:{}", user_name(), path.display());
+    let (from, to) = match way {
+        Copy::Up(from, to) => (from.display().to_string(), remote(to)),
+        Copy::Down(from, to) => (remote(from), to.display().to_string()),
+    };
+    let mut command = world.places().client.command("scp");
+    command.args(["-q", "-P", &port.to_string(), "-o", "IdentitiesOnly=yes", "-i"]).arg(world.identity());
+    for option in world.ssh_options() {
+        command.args(["-o", &option]);
+    }
+    command.args([from, to]);
+    run(command, SESSION)?.success().context("scp")?;
+    Ok(())
+}
+
+/// From where to where.
+#[derive(Clone, Copy, Debug)]
+pub enum Copy<'a> {
+    /// A local file to the device.
+    Up(&'a Path, &'a Path),
+    /// A file of the device to here.
+    Down(&'a Path, &'a Path),
+}
+
+/// A checksum by the system's own program.
+pub fn checksum(path: &Path) -> anyhow::Result<String> {
+    let mut command = Command::new("sha256sum");
+    command.arg(path);
+    let output = run(command, SESSION)?.success()?.text();
+    Ok(output.split(' ').next().unwrap_or_default().to_owned())
+}
+
+/// A file of random bytes.
+pub fn random_file(path: PathBuf, mebibytes: u64) -> anyhow::Result<PathBuf> {
+    let mut source = std::io::Read::take(std::fs::File::open("/dev/urandom")?, mebibytes << 20);
+    std::io::copy(&mut source, &mut std::fs::File::create(&path)?)?;
+    Ok(path)
+}

@@ -138,26 +138,32 @@ impl Process {
         }
     }
 
-    /// Waits for the first line of standard output.
-    pub fn wait_for_stdout_line(&mut self, deadline: Duration) -> anyhow::Result<String> {
+    /// Waits until standard output, all of it so far, is as wanted; returns it.
+    pub fn wait_for_stdout(&mut self, deadline: Duration, wanted: impl Fn(&str) -> bool) -> anyhow::Result<String> {
         let end = Instant::now() + deadline;
         let mut state = self.heard.lock();
         loop {
-            if let Some(at) = state.stdout.iter().position(|b| *b == b'\n') {
-                return Ok(String::from_utf8_lossy(state.stdout.get(..at).unwrap_or_default()).into_owned());
+            let text = String::from_utf8_lossy(&state.stdout).into_owned();
+            if wanted(&text) {
+                return Ok(text);
             }
             let left = end.saturating_duration_since(Instant::now());
             if state.open == 0 || left.is_zero() {
                 drop(state);
-                bail!("{} printed no line within {deadline:?}\n{}", self.name, self.tail());
+                bail!("{} did not print what was wanted within {deadline:?}, but {text:?}\n{}", self.name, self.tail());
             }
             state = self.heard.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
+    /// How it ended, if it has.
+    pub fn try_wait(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+        matches!(self.try_wait(), Ok(None))
     }
 
     /// Waits for its own end.

@@ -383,7 +383,7 @@ fn is_ready(piece: Piece, line: &str) -> bool {
 }
 
 /// Who we are on this machine.
-fn user_name() -> String {
+pub fn user_name() -> String {
     system("id", &["-un"]).unwrap_or_else(|_| "root".to_owned())
 }
 
@@ -403,6 +403,12 @@ fn free_port() -> anyhow::Result<u16> {
         }
     }
     bail!("no free port on loopback")
+}
+
+/// A whole command as a line for a POSIX shell.
+pub fn shell_line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| quote_for_shell(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
 }
 
 /// One word as a POSIX shell must be given it to see exactly that word.
