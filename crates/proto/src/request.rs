@@ -112,12 +112,15 @@ impl Request {
         }
     }
 
-    /// Words that stand alone on a line. On a port that serves the directory too
-    /// they cannot be names to look up.
+    /// The first words of requests, whether or not they may stand alone. On a port that
+    /// serves the directory too they cannot be names to look up.
     pub fn is_bare_verb(word: &str) -> bool {
-        ["scan", "monitor", "info", "pol", "stats", "from", "cram", "pkam", "noop", "@exit"]
-            .iter()
-            .any(|verb| word.eq_ignore_ascii_case(verb))
+        [
+            "scan", "monitor", "info", "pol", "stats", "from", "cram", "pkam", "noop", "@exit", "lookup", "plookup",
+            "llookup", "update", "delete", "notify", "enroll", "otp", "keys", "sync", "batch", "config", "stream",
+        ]
+        .iter()
+        .any(|verb| word.eq_ignore_ascii_case(verb))
     }
 }
 

@@ -206,7 +206,8 @@ impl Namespaces {
         self.0.get(name).copied()
     }
 
-    fn can_write_anything(&self) -> bool {
+    /// Has `rw` somewhere.
+    pub fn can_write_anything(&self) -> bool {
         self.0.values().any(|access| *access == Access::Write)
     }
 

@@ -134,6 +134,15 @@ fn newer_clients_get_json_errors() {
 }
 
 #[test]
+fn no_verb_is_taken_for_a_name() {
+    for line in REAL_LINES {
+        let word = line.split([':', ' ']).next().unwrap();
+        assert!(Request::is_bare_verb(&word.to_uppercase()), "{word}");
+    }
+    assert!(!Request::is_bare_verb("alice"));
+}
+
+#[test]
 fn nonsense_is_refused_not_guessed() {
     for line in [&b""[..], b"\r", b"hello", b"from:", b"pkam:", b"cram:12", b"\xff\xfe:x", b"noop:5001", b"scan:x", b"keys:put:x", b"enroll:request", b"otp:put:short", b"monitor:soon"] {
         assert!(Request::parse(line).is_err(), "{line:?}");

@@ -1,0 +1,276 @@
+//! `postern server`: what a person types and reads.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use postern_net::{ready, signals, tasks};
+use postern_proto::AtSign;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::home::{Home, HomeError, Wanted};
+use crate::limits::{DRAIN, Limits};
+use crate::serve::{Config, Server};
+
+/// The directory and the atServers of any number of atSigns, in one process on one port.
+#[derive(Parser)]
+#[command(
+    name = "postern server",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage.\n\
+                  Data goes to stdout, everything else to stderr."
+)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a directory for a server: settings, certificate, store
+    Init {
+        /// The directory; made with mode 0700
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Name or address by which clients reach this server [default: this machine's host name]
+        #[arg(long)]
+        host: Option<String>,
+        /// Port to listen on, on all addresses
+        #[arg(long, default_value_t = 64)]
+        port: u16,
+        /// Address and port to listen on, in place of --port
+        #[arg(long, value_name = "ADDR:PORT", conflicts_with = "port")]
+        listen: Option<SocketAddr>,
+        /// Certificate chain, PEM; without one a private CA is made
+        #[arg(long, value_name = "FILE", requires = "tls_key")]
+        tls_cert: Option<PathBuf>,
+        /// Private key of the certificate, PEM
+        #[arg(long, value_name = "FILE", requires = "tls_cert")]
+        tls_key: Option<PathBuf>,
+    },
+    /// Host one more atSign; prints the secret that activates it, once
+    Add {
+        /// The name, such as @alice
+        at_sign: AtSign,
+        /// The server's directory
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Give it a port of its own
+        #[arg(long)]
+        port: Option<u16>,
+    },
+    /// Forget an atSign and delete all its data
+    Remove {
+        /// The name, such as @alice
+        at_sign: AtSign,
+        /// The server's directory
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Yes, delete it all
+        #[arg(long, required = true)]
+        delete_all_data: bool,
+    },
+    /// List the atSigns hosted here
+    List {
+        /// The server's directory
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// One JSON array of objects
+        #[arg(long)]
+        json: bool,
+    },
+    /// Serve until SIGTERM or SIGINT
+    Run {
+        /// The server's directory
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Address and port to listen on, in place of the settings'; port 0 lets the system choose
+        #[arg(long, value_name = "ADDR:PORT")]
+        listen: Option<SocketAddr>,
+        /// Say more; twice: say everything
+        #[arg(short, long, action = clap::ArgAction::Count)]
+        verbose: u8,
+    },
+    /// Check settings, certificate and store without serving
+    Validate {
+        /// The server's directory
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+/// What went wrong, for a person.
+struct Failure(String);
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Runs `postern server` with the arguments behind that word; returns the exit code that `--help` documents.
+/// `-v` is read by whoever sets up logging.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let words = std::iter::once(OsString::from("postern server")).chain(args);
+    let args = match Args::try_parse_from(words) {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match perform(args.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(text)) => {
+            say(&format!("postern server: {text}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Init { dir, host, port, listen, tls_cert, tls_key } => {
+            let host = match host {
+                Some(host) => host,
+                None => own_host_name()?,
+            };
+            let listen = listen.unwrap_or_else(|| SocketAddr::from(([0u16; 8], port)));
+            let home = Home::init(&dir, &Wanted { host, listen, tls: tls_cert.zip(tls_key) })?;
+            welcome(&home, &dir);
+            Ok(())
+        }
+        Command::Add { at_sign, dir, port } => {
+            let home = Home::open(&dir)?;
+            let store = home.store()?;
+            let secret = block_on(home.add(store.as_ref(), &at_sign, port))??;
+            print(&format!("{}\n", secret.as_str()))?;
+            say(&format!("{at_sign} added. This is its activation secret; it is not shown again."));
+            Ok(())
+        }
+        Command::Remove { at_sign, dir, delete_all_data: _ } => {
+            let home = Home::open(&dir)?;
+            let store = home.store()?;
+            if block_on(home.remove(store.as_ref(), &at_sign))?? {
+                say(&format!("{at_sign} and all its data are deleted."));
+                Ok(())
+            } else {
+                Err(Failure(format!("{at_sign} does not live here; nothing was changed")))
+            }
+        }
+        Command::List { dir, json } => list(&Home::open(&dir)?, json),
+        Command::Run { dir, listen, verbose: _ } => run(&Home::open(&dir)?, listen),
+        Command::Validate { dir } => {
+            let home = Home::open(&dir)?;
+            home.tls()?;
+            let accounts = home.store()?.accounts()?.len();
+            say(&format!("{}: settings, certificate and store are good; {accounts} atSigns", dir.display()));
+            Ok(())
+        }
+    }
+}
+
+fn own_host_name() -> Result<String, Failure> {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if name.is_empty() { Err(Failure("this machine has no host name; name it with --host".into())) } else { Ok(name) }
+}
+
+fn welcome(home: &Home, dir: &std::path::Path) {
+    let dir = dir.display();
+    say(&format!("A server for {} is ready in {dir}.", home.settings().host));
+    if let Some(ca) = home.ca() {
+        let ca = ca.display();
+        say(&format!(
+            "\nIt has a private certificate authority. Clients and devices need {ca} and trust it by one of:\n\
+             \x20 POSTERN_CA_FILE=…/ca.pem        in the environment (Postern)\n\
+             \x20 ~/.config/postern/ca.pem        a copy of it (Postern)\n\
+             \x20 the system's store              cp ca.pem /usr/local/share/ca-certificates/postern.crt && update-ca-certificates"
+        ));
+    }
+    say(&format!("\nNext:\n  postern server add --dir {dir} @alice\n  postern server run --dir {dir}"));
+}
+
+fn list(home: &Home, json: bool) -> Result<(), Failure> {
+    let accounts = home.store()?.accounts()?;
+    if json {
+        let list: Vec<_> = accounts
+            .iter()
+            .map(|a| serde_json::json!({"atSign": a.at_sign.as_str(), "port": a.port, "createdAt": a.created_at}))
+            .collect();
+        return print(&format!("{}\n", serde_json::Value::from(list)));
+    }
+    let lines = accounts.iter().map(|account| match account.port {
+        Some(port) => format!("{}\t{port}\n", account.at_sign),
+        None => format!("{}\n", account.at_sign),
+    });
+    print(&lines.collect::<String>())
+}
+
+fn run(home: &Home, listen: Option<SocketAddr>) -> Result<(), Failure> {
+    raise_descriptors();
+    tasks::install_panic_hook();
+    let settings = home.settings().clone();
+    let config = Config {
+        host: settings.host,
+        listen: listen.unwrap_or(settings.listen),
+        advertised_port: settings.advertised_port,
+        tls: home.tls()?,
+        store: home.store()?,
+        limits: Limits::default(),
+    };
+    let wanted = config.listen;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let drained = runtime.block_on(async {
+        let stop = signals::shutdown_token()?;
+        let server = Server::start(config).map_err(|error| {
+            let hint = match error.kind() {
+                io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE, or choose another with --listen",
+                io::ErrorKind::AddrInUse => "; another program listens there, or this server runs already",
+                _ => "",
+            };
+            Failure(format!("failed to listen on {wanted}: {error}{hint}"))
+        })?;
+        say(&format!("listening on {}", server.address()));
+        ready::notify_ready();
+        stop.cancelled().await;
+        ready::notify_stopping();
+        Ok::<_, Failure>(server.stop_within(DRAIN).await)
+    })?;
+    runtime.shutdown_timeout(DRAIN);
+    if drained { Ok(()) } else { Err(Failure("stopped before every connection had ended".into())) }
+}
+
+/// One connection is one descriptor, and the usual soft limit is 1024.
+fn raise_descriptors() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "limit of open files not raised");
+    }
+}
+
+fn block_on<F: Future>(work: F) -> io::Result<F::Output> {
+    Ok(tokio::runtime::Builder::new_current_thread().build()?.block_on(work))
+}
+
+/// Data. A reader that has gone is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Talk. Nothing can be done when nobody listens.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+impl From<HomeError> for io::Error {
+    fn from(error: HomeError) -> Self {
+        Self::other(error.to_string())
+    }
+}

@@ -1,0 +1,223 @@
+//! What owners do: verbs on their data, and listening.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postern_proto::verb::{Monitor, Noop};
+use postern_proto::{AtSign, ErrorCode, Millis, NotificationId, ProtocolError, Reply, Request};
+use postern_store::{Batch, Committed, StoreError};
+
+use super::{Flow, Guest, Place, ring};
+use crate::enrollments;
+use crate::hub::{Item, Push, Submitted, Subscribed};
+use crate::limits::{FREE_LINE_BYTES, PLAN_ATTEMPTS, REPLAY_OVERLAP_MS, REPLAY_PAGE};
+use crate::serve::now_ms;
+use crate::verbs::{self, Call, Plan, Planned, not_hosted};
+use crate::wire;
+
+/// A connection that listens.
+pub(super) struct Monitoring {
+    pub(super) subscribed: Subscribed,
+    since: Millis,
+    /// Replayed so lately that they may be pushed again.
+    replayed: HashSet<(AtSign, NotificationId)>,
+}
+
+impl Guest {
+    /// Any verb that is read, plan, commit, reply.
+    pub(super) async fn perform(&mut self, request: &Request) -> io::Result<Flow> {
+        if let Err(error) = self.renew() {
+            return self.dismiss(error).await;
+        }
+        for _ in 0..PLAN_ATTEMPTS {
+            let mut plan = match self.plan(request) {
+                Ok(plan) => plan,
+                Err(refusal) => return self.refuse(refusal).await,
+            };
+            let Some(batch) = plan.take_batch() else {
+                let reply = plan.answer(&Committed::default());
+                return self.answer(reply).await;
+            };
+            match self.commit(batch).await? {
+                Ok(committed) => return self.done(plan, &committed).await,
+                // Somebody wrote the same record meanwhile: look again.
+                Err(StoreError::Conflict) => {}
+                Err(error) => return self.refuse(error.into()).await,
+            }
+        }
+        self.refuse(StoreError::Conflict.into()).await
+    }
+
+    fn plan(&self, request: &Request) -> Planned {
+        let only = self.shared.accounts.only();
+        let household = self.connection.claimed().or(self.port_of.as_ref()).or(only.as_ref());
+        let call = Call {
+            store: self.shared.store.as_ref(),
+            accounts: &self.shared.accounts,
+            who: self.connection.authority(),
+            household,
+            now: now_ms(),
+            random: postern_crypto::random(),
+            uptime: self.shared.started.elapsed(),
+        };
+        verbs::plan(&call, request)
+    }
+
+    /// Commits, and delivers what was committed even when this connection ends meanwhile.
+    /// Pushes go out while the disk is busy.
+    async fn commit(&mut self, batch: Batch) -> io::Result<Result<Committed, StoreError>> {
+        let shared = Arc::clone(&self.shared);
+        let work = self.shared.tasks.spawn(async move {
+            let _place = shared.commits.acquire().await; // never closed
+            let Submitted { pending, tickets } = shared.hub.submit(shared.store.as_ref(), batch);
+            let outcome = pending.await;
+            tickets.settle(outcome.as_ref().ok());
+            outcome
+        });
+        let outcome = self.while_pushing(work).await?;
+        Ok(outcome.unwrap_or_else(|_| Err(StoreError::Io("the commit was abandoned".into()))))
+    }
+
+    async fn done(&mut self, mut plan: Plan, committed: &Committed) -> io::Result<Flow> {
+        if let Some(enrollment) = plan.adopt.take() {
+            self.connection.adopt(enrollment);
+        }
+        if let (Some(operation), Some(who)) = (plan.logged, self.connection.authority())
+            && let Some(commit) = committed.commits.iter().flatten().max()
+        {
+            self.shared.hub.house(who.owner()).push_stats(who.owner(), *commit, operation, now_ms());
+        }
+        self.reply(&plan.answer(committed)).await
+    }
+
+    /// Long answers to strangers have an account: they are read from memory that somebody else pays for.
+    async fn answer(&mut self, reply: Reply) -> io::Result<Flow> {
+        let long = match &reply {
+            Reply::Data(text) if self.connection.authority().is_none() => text.len().saturating_sub(FREE_LINE_BYTES),
+            _ => 0,
+        };
+        let permits = u32::try_from(long).unwrap_or(u32::MAX);
+        let shared = Arc::clone(&self.shared);
+        match shared.long_answers.try_acquire_many(permits) {
+            Ok(_permit) => self.reply(&reply).await,
+            Err(_) => {
+                let error = ProtocolError::new(ErrorCode::InternalException, "too busy for a long answer : try later");
+                self.reply(&Reply::Error(error)).await
+            }
+        }
+    }
+
+    pub(super) async fn on_noop(&mut self, noop: Noop) -> io::Result<Flow> {
+        if noop.ms > 0 {
+            let wait = Box::pin(tokio::time::sleep(Duration::from_millis(noop.ms.into())));
+            self.while_pushing(wait).await?;
+        }
+        self.reply(&Reply::Data("ok".into())).await
+    }
+
+    /// From now on this connection hears notifications; first those kept since the time it names.
+    pub(super) async fn on_monitor(&mut self, monitor: &Monitor) -> io::Result<Flow> {
+        if let Err(error) = self.renew() {
+            return self.dismiss(error).await;
+        }
+        let (Some(who), Place::Settled { house, .. }) = (self.connection.authority(), &self.seat) else {
+            return self.reply(&Reply::Error(ProtocolError::needs_auth())).await;
+        };
+        let owner = who.owner().clone();
+        let subscription = match verbs::subscription(who, monitor, self.stream.speaks_postern()) {
+            Ok(subscription) => subscription,
+            Err(error) => return self.reply(&Reply::Error(error)).await,
+        };
+        // Subscribed first, replayed then: what arrives between is heard twice and told once.
+        let subscribed = house.0.subscribe(subscription);
+        self.monitor = Some(Box::new(Monitoring { subscribed, since: now_ms(), replayed: HashSet::new() }));
+        self.connection.start_monitoring();
+        if let Some(since) = monitor.since
+            && let Err(error) = self.replay(&owner, since).await?
+        {
+            return self.refuse(error.into()).await;
+        }
+        Ok(Flow::GoOn)
+    }
+
+    async fn replay(&mut self, owner: &AtSign, since: Millis) -> io::Result<Result<(), StoreError>> {
+        let mut after = since;
+        loop {
+            let page = match self.shared.store.received_since(owner, after, now_ms(), REPLAY_PAGE) {
+                Ok(page) => page,
+                Err(error) => return Ok(Err(error)),
+            };
+            for notification in &page {
+                after = notification.at;
+                let Some(monitor) = &mut self.monitor else { return Ok(Ok(())) };
+                let push = Push::replayed(notification);
+                if monitor.subscribed.subscription.wants(&push) {
+                    if push.at >= monitor.since - REPLAY_OVERLAP_MS {
+                        monitor.replayed.insert((push.from.clone(), push.id.clone()));
+                    }
+                    wire::write(&mut self.stream, push.line.as_bytes()).await?;
+                }
+            }
+            if page.len() < REPLAY_PAGE {
+                return Ok(Ok(()));
+            }
+        }
+    }
+
+    /// Sends what waits, one record for each line. An error when the reader was too slow.
+    pub(super) async fn push_waiting(&mut self) -> io::Result<()> {
+        let Some(monitor) = &mut self.monitor else { return Ok(()) };
+        let Some(items) = monitor.subscribed.subscription.take() else {
+            return Err(io::Error::other("the monitor was closed: it reads too slowly, or its household is gone"));
+        };
+        for item in items {
+            if let Item::Push(push) = &item
+                && !monitor.replayed.is_empty()
+            {
+                if push.at > monitor.since + REPLAY_OVERLAP_MS {
+                    monitor.replayed = HashSet::new();
+                } else if monitor.replayed.contains(&(push.from.clone(), push.id.clone())) {
+                    continue;
+                }
+            }
+            wire::write(&mut self.stream, item.line().as_bytes()).await?;
+        }
+        Ok(())
+    }
+
+    /// Awaits `work` without leaving pushes lying about.
+    async fn while_pushing<F: Future + Unpin>(&mut self, mut work: F) -> io::Result<F::Output> {
+        loop {
+            tokio::select! {
+                biased; // the reply is older than the pushes
+                output = &mut work => return Ok(output),
+                () = ring(self.monitor.as_deref()) => self.push_waiting().await?,
+            }
+        }
+    }
+
+    /// Rights may have changed since the proof.
+    fn renew(&mut self) -> Result<(), ProtocolError> {
+        let Some(who) = self.connection.authority() else { return Ok(()) };
+        if !self.shared.accounts.hosts(who.owner()) {
+            return Err(not_hosted(who.owner()));
+        }
+        let Some(id) = who.enrollment_id() else { return Ok(()) };
+        match enrollments::find(self.shared.store.as_ref(), who.owner(), id, now_ms()) {
+            Ok(enrollment) => self.connection.renew(enrollment),
+            Err(error) => {
+                self.shared.store_failed(&error);
+                Err(ProtocolError::new(ErrorCode::DataStore, super::store_text(&error)))
+            }
+        }
+    }
+
+    /// The last word to a connection that has lost its rights.
+    async fn dismiss(&mut self, error: ProtocolError) -> io::Result<Flow> {
+        self.monitor = None;
+        self.reply(&Reply::Error(error)).await?;
+        Ok(Flow::Close)
+    }
+}

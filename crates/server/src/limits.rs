@@ -1,0 +1,140 @@
+//! Numbers that a stranger or a client can reach, each with its reason.
+
+use std::time::Duration;
+
+use postern_net::seats::SeatLimits;
+
+/// From TCP connect to the end of the TLS handshake. A handshake is two round trips; ten seconds forgive a satellite
+/// link that loses packets.
+pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// An anonymous connection without a complete line is closed after this long. The reference waits ten minutes and
+/// only looks when somebody else connects. Logging in takes a person's machine a second.
+pub const ANONYMOUS_IDLE: Duration = Duration::from_secs(60);
+
+/// The same in a directory conversation: some clients keep one connection for every question they will ever ask, and
+/// spin when it ends. The seats take it back sooner when they are wanted.
+pub const DIRECTORY_IDLE: Duration = Duration::from_secs(600);
+
+/// Longest line before authentication. The largest a client sends then is an enrolment request with two RSA-wrapped
+/// keys and one public key, about 3 KiB.
+pub const ANONYMOUS_LINE_BYTES: usize = 16 * 1024;
+
+/// Longest line of an owner. Source: the reference's buffer; its clients cap a value 10,000 bytes below.
+pub const OWNER_LINE_BYTES: usize = 10_240_000;
+
+/// Longest question to the directory. Source: the reference.
+pub const DIRECTORY_LINE_BYTES: usize = 255;
+
+/// Unfinished lines beyond [`FREE_LINE_BYTES`] that all connections of one household may hold together: six of the
+/// longest at once.
+pub const LARGE_LINES_BYTES: usize = 64 * 1024 * 1024;
+
+/// An unfinished line up to this length is not counted: 20,000 connections hold 1.2 GiB of them at the very worst, and
+/// real lines this long are rare.
+pub const FREE_LINE_BYTES: usize = 64 * 1024;
+
+/// One read from a socket, and the largest TLS record.
+pub const READ_BYTES: usize = 16 * 1024;
+
+/// A peer that does not take our bytes for this long is gone or hostile.
+pub const WRITE_LIMIT: Duration = Duration::from_secs(20);
+
+/// After the last word, how long and how much is still read and thrown away, so that the peer's kernel delivers that
+/// word instead of a reset.
+pub const FAREWELL: Duration = Duration::from_secs(1);
+/// See [`FAREWELL`].
+pub const FAREWELL_BYTES: usize = 4 * 1024 * 1024;
+
+/// Pushes waiting for one monitor. A reader this far behind is closed and resumes by its last time stamp: nothing is
+/// lost, for notifications are stored.
+pub const QUEUED_PUSHES: usize = 256;
+
+/// The same in bytes. One larger push is always accepted by an empty queue.
+pub const QUEUED_PUSH_BYTES: usize = 4 * 1024 * 1024;
+
+/// Notifications read from the store at once while replaying: bounds memory to a page of them.
+pub const REPLAY_PAGE: usize = 32;
+
+/// A notification pushed live within this time of the subscription may have been replayed too; those replayed are
+/// remembered as long. A commit takes milliseconds, on a busy disk seconds.
+pub const REPLAY_OVERLAP_MS: i64 = 60_000;
+
+/// Authenticated connections of one household. The issue of fleets: one identity, thousands of devices, one or two
+/// connections each.
+pub const HOUSEHOLD_CONNECTIONS: u32 = 20_000;
+
+/// Compiled size of a regular expression that a client sends, and of the automaton made while searching. The
+/// expressions of real clients compile to about 10 KiB.
+pub const REGEX_BYTES: usize = 64 * 1024;
+
+/// Longest regular expression text: compiling is linear in it.
+pub const REGEX_CHARS: usize = 1024;
+
+/// Life of a notification when the sender names none. Source: the reference's shipped configuration.
+pub const NOTIFICATION_LIFE_MS: i64 = 15 * 60 * 1000;
+
+/// Longest life of a notification: a device that was off for a month needs no request of last month.
+pub const NOTIFICATION_LIFE_MAX_MS: i64 = 30 * 24 * 3600 * 1000;
+
+/// Life of a one-time passcode. Source: the reference.
+pub const OTP_LIFE_MS: i64 = 5 * 60 * 1000;
+
+/// Statistics to monitors that want them. Source: the reference; some clients take silence for death after 30 s.
+pub const STATS_EVERY: Duration = Duration::from_secs(15);
+
+/// The store forgets what expired this often; reads hide it sooner.
+pub const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// The list of households is read again this often, for another process may add one.
+pub const ACCOUNTS_EVERY: Duration = Duration::from_secs(1);
+
+/// Unknown names make us look at the store at most this often in a burst, and this often a second: whoever was just
+/// added is found at once, and a flood of made-up names costs little.
+pub const ACCOUNT_READS_BURST: u32 = 20;
+
+/// Unknown names that one address may ask the directory without delay; then one a second.
+pub const MISSES_BURST: u32 = 20;
+
+/// Longest delay of an answer to an address that asks for too many unknown names. Some clients give up after three
+/// seconds.
+pub const MISS_DELAY_MAX: Duration = Duration::from_secs(10);
+
+/// Addresses whose misses are remembered: 16,384 of about 64 bytes are 1 MiB.
+pub const MISS_ADDRESSES: usize = 16_384;
+
+/// A write that meets another write of the same record is planned again this often.
+pub const PLAN_ATTEMPTS: u32 = 16;
+
+/// Batches handed to the store and not answered yet. The stores queue a thousand and run queued ones in order.
+pub const COMMITS_UNDER_WAY: usize = 512;
+
+/// Pause of the accept loop when there are no file descriptors.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections get this long to end when the server stops.
+pub const DRAIN: Duration = Duration::from_secs(5);
+
+/// The limits that tests and operators change.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Seats of the whole server.
+    pub seats: SeatLimits,
+    /// See [`ANONYMOUS_IDLE`].
+    pub anonymous_idle: Duration,
+    /// See [`HOUSEHOLD_CONNECTIONS`].
+    pub household_connections: u32,
+    /// See [`STATS_EVERY`].
+    pub stats_every: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            seats: SeatLimits::default(),
+            anonymous_idle: ANONYMOUS_IDLE,
+            household_connections: HOUSEHOLD_CONNECTIONS,
+            stats_every: STATS_EVERY,
+        }
+    }
+}

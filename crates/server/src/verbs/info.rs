@@ -1,0 +1,19 @@
+//! `info`: version and uptime.
+
+use postern_proto::Reply;
+use postern_proto::verb::Info;
+use serde_json::json;
+
+use super::{Call, Plan, Planned};
+
+pub(super) fn plan(call: &Call<'_>, info: Info) -> Planned {
+    let version = env!("CARGO_PKG_VERSION");
+    let up = call.uptime;
+    if info.brief {
+        let millis = u64::try_from(up.as_millis()).unwrap_or(u64::MAX);
+        return Plan::reply(Reply::json(&json!({"version": version, "uptimeAsMillis": millis})));
+    }
+    let s = up.as_secs();
+    let words = format!("{} days {} hours {} minutes {} seconds", s / 86_400, s / 3600 % 24, s / 60 % 60, s % 60);
+    Plan::reply(Reply::json(&json!({"version": version, "uptimeAsWords": words})))
+}

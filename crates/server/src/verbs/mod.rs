@@ -1,0 +1,188 @@
+//! One file per verb: read, plan, and what to answer when the plan is committed.
+//!
+//! Every `plan` is a function of the request, the store as it is, the authority and the
+//! time. What it returns is committed whole, then answered.
+
+mod delete;
+mod enroll;
+mod info;
+mod keys;
+mod lookup;
+mod monitor;
+mod notify;
+mod otp;
+mod scan;
+mod update;
+
+use std::time::Duration;
+
+use postern_dialogue::server::{Authority, Enrollment};
+use postern_proto::{AtKey, AtSign, ErrorCode, Millis, Operation, ProtocolError, Record, Reply, Request, Uuid};
+use postern_store::{Assert, Batch, Committed, Store, StoreError};
+
+use crate::accounts::Accounts;
+
+pub(crate) use monitor::subscription;
+
+/// Everything a plan may look at.
+pub(crate) struct Call<'a> {
+    pub(crate) store: &'a dyn Store,
+    pub(crate) accounts: &'a Accounts,
+    /// What the connection proved.
+    pub(crate) who: Option<&'a Authority>,
+    /// Whose server a stranger means when the request does not say.
+    pub(crate) household: Option<&'a AtSign>,
+    /// Milliseconds since the epoch.
+    pub(crate) now: Millis,
+    /// Never repeats, cannot be guessed.
+    pub(crate) random: [u8; 32],
+    /// How long the server runs.
+    pub(crate) uptime: Duration,
+}
+
+/// What is to happen, all or nothing.
+pub(crate) struct Plan {
+    /// Empty for pure reads.
+    pub(crate) batch: Option<Batch>,
+    answer: Answer,
+    /// The household whose commit log moved, and how.
+    pub(crate) logged: Option<Operation>,
+    /// The connection goes on as this enrolment.
+    pub(crate) adopt: Option<Enrollment>,
+}
+
+enum Answer {
+    Reply(Reply),
+    /// The commit id of this step; −1 when it is not logged.
+    CommitOf(usize),
+}
+
+/// Why there is no plan.
+pub(crate) enum Refusal {
+    /// The protocol's error.
+    Protocol(ProtocolError),
+    /// The store's.
+    Store(StoreError),
+}
+
+impl From<ProtocolError> for Refusal {
+    fn from(error: ProtocolError) -> Self {
+        Self::Protocol(error)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+pub(crate) type Planned = Result<Plan, Refusal>;
+
+/// Plans any request that needs nothing of the connection itself.
+pub(crate) fn plan(call: &Call<'_>, request: &Request) -> Planned {
+    match request {
+        Request::Lookup(lookup) => lookup::lookup(call, lookup),
+        Request::Plookup(lookup) => lookup::plookup(call, lookup),
+        Request::Llookup(lookup) => lookup::llookup(call, lookup),
+        Request::Update(update) => update::plan(call, update),
+        Request::Delete(delete) => delete::plan(call, delete),
+        Request::Scan(scan) => scan::plan(call, scan),
+        Request::Notify(notify) => notify::plan(call, notify),
+        Request::NotifyRemove(remove) => notify::remove(call, remove),
+        Request::Info(info) => info::plan(call, *info),
+        Request::Enroll(enroll) => enroll::plan(call, enroll),
+        Request::Otp(otp) => otp::plan(call, otp),
+        Request::Keys(keys) => keys::plan(call, keys),
+        // The connection answers these itself, and newer verbs are not ours yet.
+        _ => Err(ProtocolError::invalid_command().into()),
+    }
+}
+
+impl Call<'_> {
+    /// The witness that verbs on an owner's data want.
+    fn owner(&self) -> Result<&Authority, ProtocolError> {
+        self.who.ok_or_else(ProtocolError::needs_auth)
+    }
+
+    /// A fresh UUID of this call.
+    fn uuid(&self) -> Uuid {
+        let mut bytes = [0; 16];
+        for (to, from) in bytes.iter_mut().zip(self.random) {
+            *to = from;
+        }
+        Uuid::from_random(bytes)
+    }
+
+    /// The other atSign, when it lives on this server too.
+    fn hosted(&self, at_sign: &AtSign) -> Result<(), ProtocolError> {
+        if self.accounts.hosts(at_sign) { Ok(()) } else { Err(not_hosted(at_sign)) }
+    }
+
+    /// A record that is there now.
+    fn active(&self, owner: &AtSign, key: &AtKey) -> Result<Option<Record>, StoreError> {
+        Ok(self.store.get(owner, key)?.filter(|record| record.is_active(self.now)))
+    }
+
+    /// Adds a write of `key` that builds on what is stored now: `make` gets the earlier
+    /// version, if there is an unexpired one.
+    fn write(
+        &self,
+        batch: Batch,
+        owner: &AtSign,
+        key: &AtKey,
+        log: postern_store::LogAs,
+        make: impl FnOnce(Option<&Record>) -> Record,
+    ) -> Result<Batch, StoreError> {
+        let stored = self.store.get(owner, key)?;
+        let assert = match &stored {
+            Some(record) => Assert::KeyVersion(owner.clone(), key.clone(), record.version),
+            None => Assert::KeyAbsent(owner.clone(), key.clone()),
+        };
+        let living = stored.filter(|record| record.expires_at.is_none_or(|end| self.now < end));
+        Ok(batch.assert(assert).put(owner, key, make(living.as_ref()), log))
+    }
+}
+
+/// `AT0007`: nobody of that name on this server.
+pub(crate) fn not_hosted(at_sign: &AtSign) -> ProtocolError {
+    ProtocolError::new(ErrorCode::SecondaryNotFound, format!("{at_sign} is not hosted on this server"))
+}
+
+impl Plan {
+    /// An answer that changes nothing.
+    fn reply(reply: Reply) -> Planned {
+        Ok(Self { batch: None, answer: Answer::Reply(reply), logged: None, adopt: None })
+    }
+
+    /// A change with a fixed answer.
+    fn change(batch: Batch, reply: Reply) -> Planned {
+        Ok(Self { batch: Some(batch), answer: Answer::Reply(reply), logged: None, adopt: None })
+    }
+
+    /// A change answered with the commit id of one of its steps.
+    fn logged(batch: Batch, step: usize, operation: Operation) -> Planned {
+        Ok(Self { batch: Some(batch), answer: Answer::CommitOf(step), logged: Some(operation), adopt: None })
+    }
+
+    /// What to say now that it is done.
+    pub(crate) fn answer(self, committed: &Committed) -> Reply {
+        match self.answer {
+            Answer::Reply(reply) => reply,
+            Answer::CommitOf(step) => {
+                let commit = committed.commits.get(step).copied().flatten().unwrap_or(-1);
+                Reply::Data(commit.to_string())
+            }
+        }
+    }
+
+    /// Takes the batch out; what is left knows the answer.
+    pub(crate) fn take_batch(&mut self) -> Option<Batch> {
+        self.batch.take()
+    }
+}
+
+/// In the namespace of the server's own records.
+fn is_managed(key: &AtKey) -> bool {
+    key.is_in_namespace("__manage")
+}
