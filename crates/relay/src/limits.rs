@@ -30,6 +30,15 @@ pub const EVENTS: usize = 64;
 /// After a failed `accept` (no file descriptors left) the session waits this long before it tries again.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Requests being answered at the same time; more wait in the inbox.
+pub const REQUESTS: usize = 64;
+
+/// Silence after which the link to the atServer is tested. A relay has no data plan to spare.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// Sessions that end by themselves when the relay is told to stop get this long.
+pub const DRAIN: Duration = Duration::from_secs(2);
+
 /// What one relay allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelayLimits {
