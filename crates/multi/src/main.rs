@@ -1,1 +1,9 @@
-fn main() {}
+//! Reach machines that have no open port: one binary, many names.
+
+mod applets;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    applets::run(std::env::args_os().collect())
+}

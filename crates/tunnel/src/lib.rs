@@ -1,1 +1,61 @@
-//! The clients: sshnp and npt.
+//! The clients: `sshnp` runs ssh into a device, `npt` brings one of its ports here.
+
+mod arrival;
+mod detach;
+mod env_file;
+mod limits;
+mod npt;
+mod npt_cli;
+mod session;
+mod ssh;
+mod sshnp;
+mod sshnp_cli;
+mod steps;
+mod trouble;
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::process::ExitCode;
+
+use postern_observe::say;
+
+pub(crate) use trouble::Trouble;
+
+/// Runs `sshnp` with its arguments, the program name first.
+pub fn sshnp_main(args: Vec<OsString>) -> ExitCode {
+    match sshnp_cli::read(args.clone()) {
+        Ok(config) => run("sshnp", config.common.verbosity, sshnp::run(config, args)),
+        Err(code) => code,
+    }
+}
+
+/// Runs `npt` with its arguments, the program name first.
+pub fn npt_main(args: Vec<OsString>) -> ExitCode {
+    match npt_cli::read(args.clone()) {
+        Ok(config) => run("npt", config.common.verbosity, npt::run(config, args)),
+        Err(code) => code,
+    }
+}
+
+fn run(
+    name: &str,
+    verbosity: postern_observe::Verbosity,
+    work: impl Future<Output = Result<ExitCode, Trouble>>,
+) -> ExitCode {
+    postern_observe::init(verbosity);
+    postern_net::tasks::install_panic_hook();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(format_args!("{name}: cannot start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(work);
+    // A key that is still being made must not keep the user waiting.
+    runtime.shutdown_background();
+    outcome.unwrap_or_else(|trouble| {
+        say(format_args!("\nError : {trouble}"));
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,20 @@
+//! Times, each with its reason. Source of the first three: NoPorts timers.
+
+use std::time::Duration;
+
+/// For the heartbeat that answers a ping.
+pub(crate) const PING: Duration = Duration::from_secs(20);
+/// For the relay's answer.
+pub(crate) const RELAY: Duration = Duration::from_secs(20);
+/// For the device's answer to the session request.
+pub(crate) const REPLY: Duration = Duration::from_secs(15);
+/// Life of what our notifications speak of.
+pub(crate) const REQUEST_LIFE: Duration = Duration::from_secs(10);
+/// Silence of the device after which a person is told what it probably means.
+pub(crate) const HINT: Duration = Duration::from_millis(2500);
+/// Silence after which the link to the atServer is tested.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(30);
+/// Pause of `npt -K` before it tries again.
+pub(crate) const KEEP_ALIVE_PAUSE: Duration = Duration::from_secs(5);
+/// Bytes under way when ssh has ended get this long to arrive.
+pub(crate) const DRAIN: Duration = Duration::from_millis(300);

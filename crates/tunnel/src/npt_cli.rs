@@ -1,0 +1,192 @@
+//! Flags of `npt`, read into one checked value before anything starts.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use postern_client::parse_root;
+use postern_observe::{Verbosity, say};
+use postern_proto::AtSign;
+use postern_session::{DeviceName, parse_span};
+
+use crate::session::Common;
+
+/// Brings a port of a device, or one that the device can reach, to this machine.
+///
+/// Exit status: 0 the session ended as it should, 1 it could not be had or was interrupted.
+#[derive(Parser)]
+#[command(name = "npt", version, disable_help_flag = true, args_override_self = true, max_term_width = 100)]
+struct Flags {
+    /// Print help (-h is --remote-host).
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    /// Our atSign.
+    #[arg(short = 'f', long, value_name = "@CLIENT")]
+    from: String,
+    /// atSign of the device.
+    #[arg(short = 't', long, value_name = "@DEVICE")]
+    to: String,
+    /// Name of the device.
+    #[arg(short = 'd', long)]
+    device: String,
+    /// atSign of the relay.
+    #[arg(short = 'r', long, value_name = "@RELAY")]
+    srvd: String,
+    /// Target port.
+    #[arg(short = 'p', long, alias = "rp", value_parser = clap::value_parser!(u16).range(1..))]
+    remote_port: u16,
+    /// Target host as the device sees it.
+    #[arg(short = 'h', long, alias = "rh", default_value = "localhost")]
+    remote_host: String,
+    /// Local port; 0 chooses one.
+    #[arg(short = 'l', long, alias = "lp", default_value_t = 0)]
+    local_port: u16,
+    /// Address to listen on; 0 or 0.0.0.0 for all.
+    #[arg(long, alias = "lh", default_value = "localhost")]
+    local_host: String,
+    /// Key file of our atSign [default: ~/.atsign/keys/@CLIENT_key.atKeys].
+    #[arg(short = 'k', long, alias = "keyFile", value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// The atDirectory, host or host:port.
+    #[arg(long, alias = "root-server", alias = "rootDomain", default_value = "root.atsign.org")]
+    root_domain: String,
+    /// Seconds to wait for the device to say what it can do.
+    #[arg(long, alias = "dpt", value_name = "SECONDS", default_value_t = 20)]
+    daemon_ping_timeout: u64,
+    #[arg(long, alias = "pss", hide = true, overrides_with = "no_per_session_storage")]
+    per_session_storage: bool,
+    #[arg(long, alias = "no-pss", hide = true)]
+    no_per_session_storage: bool,
+    /// Show each step with its time and round trips.
+    #[arg(short = 'v', long)]
+    verbose: bool,
+    /// Log every decision.
+    #[arg(long)]
+    debug: bool,
+    /// No progress lines.
+    #[arg(short = 'q', long)]
+    quiet: bool,
+    /// Print the local port when connected and leave the tunnel open behind.
+    #[arg(short = 'x', long)]
+    exit_when_connected: bool,
+    /// When the session ends, wait 5 seconds and begin again on the same port.
+    #[arg(short = 'K', long)]
+    keep_alive: bool,
+    /// Life without connections: 30s, 1h,14m, 7d; 0 for a year.
+    #[arg(short = 'T', long, value_name = "SPAN")]
+    timeout: Option<String>,
+    #[arg(short = 'H', long, hide = true)]
+    heartbeat: Option<String>,
+    /// Encrypt what goes through the relay (on).
+    #[arg(long, alias = "et", overrides_with = "no_encrypt_rvd_traffic", hide = true)]
+    encrypt_rvd_traffic: bool,
+    /// Do not encrypt: whoever runs the relay can read and change everything.
+    #[arg(long, alias = "no-et")]
+    no_encrypt_rvd_traffic: bool,
+    #[arg(long, alias = "ram", default_value = "payload", hide = true)]
+    relay_auth_mode: String,
+    #[arg(long = "443", hide = true)]
+    only_443: bool,
+}
+
+/// What `npt` is to do.
+pub(crate) struct Config {
+    pub(crate) common: Common,
+    pub(crate) target_host: String,
+    pub(crate) target_port: u16,
+    pub(crate) local_host: String,
+    pub(crate) local_port: u16,
+    pub(crate) timeout: Duration,
+    pub(crate) print_only: bool,
+    pub(crate) keep_alive: bool,
+}
+
+/// Reads the arguments; on trouble everything has been said and the code is to be returned.
+pub(crate) fn read(args: Vec<OsString>) -> Result<Config, ExitCode> {
+    let flags = Flags::try_parse_from(args).map_err(|error| {
+        let _ = error.print();
+        if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    })?;
+    check(flags).map_err(|why| {
+        say(format_args!("npt: {why}\nTry npt --help."));
+        ExitCode::FAILURE
+    })
+}
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+fn check(flags: Flags) -> Result<Config, String> {
+    let at_sign = |flag: &str, text: &str| AtSign::parse(text).map_err(|error| format!("{flag} {text:?}: {error}"));
+    if flags.keep_alive && flags.exit_when_connected {
+        return Err("-K keeps running and -x does not: choose one".into());
+    }
+    if flags.relay_auth_mode != "payload" || flags.only_443 {
+        return Err("--relay-auth-mode escr and --443 are not supported by this version".into());
+    }
+    let timeout = match &flags.timeout {
+        None if flags.keep_alive => KEEP_ALIVE_TIMEOUT,
+        None => DEFAULT_TIMEOUT,
+        Some(text) => match parse_span(text).map_err(|e| e.to_string())? {
+            Duration::ZERO => YEAR,
+            span => span.min(YEAR),
+        },
+    };
+    let local_host = match flags.local_host.as_str() {
+        "0" => "0.0.0.0",
+        // ssh and most programs try 127.0.0.1 when they are told localhost.
+        "localhost" => "127.0.0.1",
+        host => host,
+    };
+    Ok(Config {
+        common: Common {
+            from: at_sign("-f", &flags.from)?,
+            to: at_sign("-t", &flags.to)?,
+            device: DeviceName::parse(&flags.device).map_err(|e| e.to_string())?,
+            relay: at_sign("-r", &flags.srvd)?,
+            key_file: flags.key_file,
+            root: parse_root(&flags.root_domain).map_err(|e| e.to_string())?,
+            authenticate_client: true,
+            authenticate_device: true,
+            encrypt: !flags.no_encrypt_rvd_traffic,
+            ping_timeout: Duration::from_secs(flags.daemon_ping_timeout.min(3600)).max(Duration::from_secs(1)),
+            verbosity: match (flags.debug, flags.verbose) {
+                (true, _) => Verbosity::Debug,
+                (_, true) => Verbosity::Info,
+                _ => Verbosity::Quiet,
+            },
+            quiet: flags.quiet,
+        },
+        target_host: flags.remote_host,
+        target_port: flags.remote_port,
+        local_host: local_host.to_owned(),
+        local_port: flags.local_port,
+        timeout,
+        print_only: flags.exit_when_connected,
+        keep_alive: flags.keep_alive,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Config, String> {
+        let base = ["npt", "-f", "@a", "-t", "@d", "-d", "pi", "-r", "@r", "-p", "22"];
+        check(Flags::try_parse_from(base.iter().chain(words)).map_err(|e| e.to_string())?)
+    }
+
+    #[test]
+    fn defaults_and_spans() {
+        let config = parse(&[]).unwrap();
+        assert_eq!((config.timeout, config.target_host.as_str()), (DEFAULT_TIMEOUT, "localhost"));
+        assert_eq!(parse(&["-K"]).unwrap().timeout, KEEP_ALIVE_TIMEOUT);
+        assert_eq!(parse(&["-T", "0"]).unwrap().timeout, YEAR);
+        assert_eq!(parse(&["-T", "1h,30m", "-h", "db.lan"]).unwrap().timeout, Duration::from_secs(5400));
+        assert!(parse(&["-K", "-x"]).is_err());
+        assert!(parse(&["-p", "0"]).is_err());
+    }
+}

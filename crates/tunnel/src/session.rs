@@ -1,0 +1,393 @@
+//! Setting a session up: everything that can run side by side does.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use postern_client::{Client, ClientError, Settings, identity};
+use postern_crypto::{RsaPublicKey, SignatureHash};
+use postern_link::RelayPort;
+use postern_net::tasks::Tasks;
+use postern_net::tls::Trust;
+use postern_observe::{Verbosity, say};
+use postern_proto::{AtSign, ServerAddress, Uuid};
+use postern_rendezvous::{AuthLine, RelayReply, RelayRequest};
+use postern_session::{
+    DeviceName, Envelope, EphemeralKey, Features, NAMESPACE, NptRequest, PingResponse, RELAY_NAMESPACE, Reply,
+    ReplyError, SshPublicKey, SshRequest, StreamKeys,
+};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::arrival::{self, Arrivals, Parties};
+use crate::limits::{HEARTBEAT, HINT, RELAY, REPLY, REQUEST_LIFE};
+use crate::steps::Steps;
+use crate::trouble::Trouble;
+
+/// What both programs are told on their command lines.
+pub(crate) struct Common {
+    pub(crate) from: AtSign,
+    pub(crate) to: AtSign,
+    pub(crate) device: DeviceName,
+    pub(crate) relay: AtSign,
+    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) root: ServerAddress,
+    pub(crate) authenticate_client: bool,
+    pub(crate) authenticate_device: bool,
+    pub(crate) encrypt: bool,
+    pub(crate) ping_timeout: Duration,
+    pub(crate) verbosity: Verbosity,
+    pub(crate) quiet: bool,
+}
+
+/// What kind of session is asked for.
+pub(crate) enum Wanted {
+    /// The device's ssh server.
+    Ssh {
+        /// Public key to push.
+        push_key: Option<SshPublicKey>,
+        /// Fetch the device's user name.
+        user_name: bool,
+    },
+    /// Any target that the device permits.
+    Npt { host: String, port: u16, timeout: Duration },
+}
+
+/// A session that stands: the relay is dialled, the device has agreed.
+pub(crate) struct Standing {
+    pub(crate) relay: RelayPort,
+    pub(crate) first: TcpStream,
+    pub(crate) keys: Option<StreamKeys>,
+    pub(crate) twin: bool,
+    pub(crate) heartbeats: bool,
+    pub(crate) user_name: Option<String>,
+    /// Failures that the device tells later.
+    pub(crate) late: mpsc::Receiver<String>,
+}
+
+/// Sets a session up.
+pub(crate) async fn establish(
+    common: &Common,
+    wanted: &Wanted,
+    steps: &Steps,
+    tasks: &Tasks,
+) -> Result<Standing, Trouble> {
+    let session = Uuid::from_random(postern_crypto::random());
+    let parties = Parties {
+        device_at_sign: common.to.clone(),
+        device: common.device.clone(),
+        relay: common.relay.clone(),
+        session: session.clone(),
+    };
+    // RSA takes longer than the whole login: begin at once, on a thread of its own.
+    let making = common.encrypt.then(|| tokio::task::spawn_blocking(EphemeralKey::generate));
+    let identity = identity(&common.from, common.key_file.as_deref()).map_err(Trouble::Start)?;
+    let settings = Settings {
+        root: common.root.clone(),
+        trust: Trust::load().map_err(Trouble::Trust)?,
+        heartbeat: HEARTBEAT,
+        monitor: Some(parties.monitor_regex()),
+    };
+    let login = Client::connect(identity, settings, tasks);
+    let (client, inbox) = steps.follow("login", 5, 4, login).await?;
+    let arrivals = arrival::sort(parties, client.clone(), inbox, tasks);
+    let setup = Setup { common, wanted, steps, client, session };
+    setup.run(arrivals, making).await
+}
+
+type Making = tokio::task::JoinHandle<Result<EphemeralKey, postern_crypto::CryptoError>>;
+
+struct Setup<'a> {
+    common: &'a Common,
+    wanted: &'a Wanted,
+    steps: &'a Steps,
+    client: Client,
+    session: Uuid,
+}
+
+impl Setup<'_> {
+    async fn run(self, arrivals: Arrivals, making: Option<Making>) -> Result<Standing, Trouble> {
+        let Arrivals { heartbeat, relay, reply } = arrivals;
+        let steps = self.steps;
+        let needed = self.needed_features();
+        let must_ping = needed != Features::default();
+        let features = async {
+            if must_ping { self.features(heartbeat, needed).await.map(Some) } else { Ok(None) }
+        };
+        // The device's answer is checked with its key: fetched while everything else goes on.
+        let device_key = steps.follow("device's public key", 1, 1, self.client.public_key(&self.common.to));
+        let user_name = self.user_name();
+        let meeting = async {
+            let (port, first, nonce, client_nonce) = self.meet(relay).await?;
+            let device_port = port.1;
+            let request = self.ask(&port.0.host, device_port, nonce, client_nonce, making);
+            // The request does not wait for the heartbeat: what an old daemon would not
+            // understand is told by the heartbeat as well, and ends the attempt.
+            let (first, ephemeral) = tokio::try_join!(first, request)?;
+            Ok::<_, Trouble>((port.0, first, ephemeral))
+        };
+        let answered = async {
+            let (port, first, ephemeral) = meeting.await?;
+            steps.tell("Waiting for response from the device daemon");
+            let (reply, text) = self.first_reply(reply).await?;
+            Ok::<_, Trouble>((port, first, ephemeral, reply, text))
+        };
+        let device_key = async { device_key.await.map_err(Trouble::Client) };
+        let pushed = async { self.push_key().await };
+        let ((port, first, ephemeral, late, text), features, device_key, user_name, ()) =
+            tokio::try_join!(answered, features, device_key, user_name, pushed)?;
+        let keys = self.keys_of(&text, &device_key, ephemeral.as_ref())?;
+        steps.tell("Received response from the device daemon");
+        let twin = keys.as_ref().is_some_and(|(_, twin)| *twin);
+        Ok(Standing {
+            relay: port,
+            first,
+            keys: keys.map(|(keys, _)| keys),
+            twin,
+            heartbeats: features.is_some_and(|f| f.supported_features.control_channel_heartbeats),
+            user_name,
+            late,
+        })
+    }
+
+    fn needed_features(&self) -> Features {
+        let common = self.common;
+        let base = Features {
+            sr_auth: common.authenticate_device,
+            sr_e2ee: common.encrypt,
+            ..Features::default()
+        };
+        match self.wanted {
+            Wanted::Ssh { push_key, .. } => Features { accepts_public_keys: push_key.is_some(), ..base },
+            Wanted::Npt { timeout, .. } => Features {
+                supports_port_choice: true,
+                adjustable_timeout: *timeout != Duration::from_secs(30),
+                ..base
+            },
+        }
+    }
+
+    /// Pings and waits for what the daemon can do.
+    async fn features(
+        &self,
+        mut heartbeat: mpsc::Receiver<PingResponse>,
+        needed: Features,
+    ) -> Result<PingResponse, Trouble> {
+        self.steps.tell("Sending daemon feature check request");
+        let work = async {
+            let name = format!("ping.{}.{NAMESPACE}", self.common.device);
+            self.client.notify(&self.common.to, &name, "ping", None).await?;
+            let hint = tokio::time::sleep(HINT);
+            tokio::pin!(hint);
+            loop {
+                tokio::select! {
+                    biased;
+                    ping = heartbeat.recv() => return ping.ok_or(Trouble::Client(ClientError::Stopped)),
+                    () = &mut hint, if !hint.is_elapsed() => self.hint(),
+                }
+            }
+        };
+        let limited = timeout(self.common.ping_timeout, work);
+        let ping = self.steps.follow("feature check", 2, 2, limited).await.map_err(|_| Trouble::DaemonSilent)??;
+        match ping.supported_features.missing(needed) {
+            Some(missing) => Err(Trouble::Missing(missing)),
+            None => {
+                self.steps.tell("Required daemon features are supported");
+                Ok(ping)
+            }
+        }
+    }
+
+    /// A daemon says nothing to strangers, so its silence needs an explanation.
+    fn hint(&self) {
+        let Common { from, to, device, .. } = self.common;
+        say(format_args!(
+            "No answer from the device daemon yet. Likely causes: {from} is not in the --managers list of {to}, no device is called {device:?}, or the daemon is not running.",
+            device = device.as_str()
+        ));
+    }
+
+    /// Asks the relay for ports. The first socket is being dialled when this returns.
+    #[expect(clippy::type_complexity, reason = "used once, right above")]
+    async fn meet(
+        &self,
+        mut relay: mpsc::Receiver<Result<String, String>>,
+    ) -> Result<
+        ((RelayPort, u16), impl Future<Output = Result<TcpStream, Trouble>>, Option<String>, String),
+        Trouble,
+    > {
+        let common = self.common;
+        self.steps.tell("Fetching host and port from srvd");
+        let client_nonce = Uuid::from_random(postern_crypto::random()).to_string();
+        let request = RelayRequest {
+            session_id: self.session.to_string(),
+            at_sign_a: common.from.to_string(),
+            at_sign_b: common.to.to_string(),
+            authenticate_a: common.authenticate_client,
+            authenticate_b: common.authenticate_device,
+            client_nonce: client_nonce.clone(),
+            auth_mode: None,
+            auth_key: None,
+            only_443: false,
+            multiple_acks_ok: true,
+            pre_fetch: Vec::new(),
+            json_reply: false,
+        };
+        let name = format!("{}.request_ports.{RELAY_NAMESPACE}", common.device);
+        let work = async {
+            self.client.notify(&common.relay, &name, &request.print(), Some(REQUEST_LIFE)).await?;
+            relay.recv().await.ok_or(Trouble::Client(ClientError::Stopped))
+        };
+        let limited = timeout(RELAY, work);
+        let answer = self.steps.follow("relay request", 2, 2, limited).await;
+        let answer = answer.map_err(|_| Trouble::RelaySilent(common.relay.clone()))??;
+        let text = answer.map_err(|why| Trouble::RelayRefused(common.relay.clone(), clean(&why)))?;
+        let reply = RelayReply::parse(&text)
+            .map_err(|error| Trouble::RelayNonsense(common.relay.clone(), error.to_string()))?;
+        self.steps.tell("Received host and port from srvd");
+        let auth_line = match &reply.nonce {
+            Some(nonce) if common.authenticate_client => Some(self.auth_line(&client_nonce, nonce)?.into()),
+            _ => None,
+        };
+        let port = RelayPort { host: reply.host.clone(), port: reply.port_a.get(), auth_line };
+        let dial = port.clone();
+        let steps = self.steps;
+        let first = async move {
+            let to = format!("{}:{}", dial.host, dial.port);
+            steps.follow("relay connection", 1, 0, dial.dial()).await.map_err(|error| Trouble::RelayPort(to, error))
+        };
+        Ok(((port, reply.port_b.get()), first, reply.nonce, client_nonce))
+    }
+
+    fn auth_line(&self, client_nonce: &str, nonce: &str) -> Result<String, Trouble> {
+        let line = AuthLine::new(self.session.as_str(), client_nonce, nonce);
+        let signer = &self.client.identity().keys.encryption;
+        let signature = signer.sign(SignatureHash::Sha256, line.signed_text().as_bytes());
+        Ok(line.print(&signature.map_err(|_| Trouble::Crypto)?))
+    }
+
+    /// Sends the signed request.
+    async fn ask(
+        &self,
+        host: &str,
+        port: u16,
+        rvd_nonce: Option<String>,
+        client_nonce: String,
+        making: Option<Making>,
+    ) -> Result<Option<EphemeralKey>, Trouble> {
+        let common = self.common;
+        let ephemeral = match making {
+            None => None,
+            Some(making) => {
+                let made = self.steps.follow("waiting for the ephemeral key", 0, 0, making).await;
+                Some(made.map_err(|_| Trouble::Crypto)?.map_err(|_| Trouble::Crypto)?)
+            }
+        };
+        let pk = ephemeral.as_ref().map(EphemeralKey::public_base64).transpose().map_err(|_| Trouble::Crypto)?;
+        let pk_type = pk.is_some().then(|| "rsa2048".to_owned());
+        self.steps.tell("Sending session request to the device daemon");
+        let signer = &self.client.identity().keys.encryption;
+        let (verb, text) = match self.wanted {
+            Wanted::Ssh { .. } => {
+                let request = SshRequest {
+                    direct: true,
+                    session_id: self.session.to_string(),
+                    host: host.to_owned(),
+                    port,
+                    authenticate_to_rvd: Some(common.authenticate_device),
+                    client_nonce: Some(client_nonce),
+                    rvd_nonce,
+                    encrypt_rvd_traffic: Some(common.encrypt),
+                    client_ephemeral_pk: pk,
+                    client_ephemeral_pk_type: pk_type,
+                    // Daemons that do not know the field ignore it and answer with one key.
+                    twin_keys: Some(true),
+                };
+                ("ssh_request", Envelope::sign(&request, signer))
+            }
+            Wanted::Npt { host: target, port: target_port, timeout } => {
+                let request = NptRequest {
+                    session_id: self.session.to_string(),
+                    rvd_host: host.to_owned(),
+                    rvd_port: port,
+                    requested_port: *target_port,
+                    requested_host: target.clone(),
+                    authenticate_to_rvd: Some(common.authenticate_device),
+                    client_nonce: Some(client_nonce),
+                    rvd_nonce,
+                    encrypt_rvd_traffic: Some(common.encrypt),
+                    client_ephemeral_pk: pk,
+                    client_ephemeral_pk_type: pk_type,
+                    timeout: u64::try_from(timeout.as_millis()).ok(),
+                    twin_keys: Some(true),
+                };
+                ("npt_request", Envelope::sign(&request, signer))
+            }
+        };
+        let text = text.map_err(|_| Trouble::Crypto)?;
+        let name = format!("{verb}.{}.{NAMESPACE}", common.device);
+        self.client.notify(&common.to, &name, &text, Some(REQUEST_LIFE)).await?;
+        Ok(ephemeral)
+    }
+
+    async fn first_reply(&self, mut reply: mpsc::Receiver<String>) -> Result<(mpsc::Receiver<String>, String), Trouble> {
+        let limited = timeout(REPLY, reply.recv());
+        let text = self.steps.follow("session request", 2, 2, limited).await.map_err(|_| Trouble::NoReply)?;
+        Ok((reply, text.ok_or(Trouble::NoReply)?))
+    }
+
+    fn keys_of(
+        &self,
+        text: &str,
+        device: &RsaPublicKey,
+        ephemeral: Option<&EphemeralKey>,
+    ) -> Result<Option<(StreamKeys, bool)>, Trouble> {
+        let reply = Reply::read(text, &self.session, device).map_err(Trouble::Reply)?;
+        let Some(ephemeral) = ephemeral else { return Ok(None) };
+        let sealed = reply.keys.ok_or(Trouble::Reply(ReplyError::NoKeys))?;
+        let keys = ephemeral.open(&sealed).map_err(|_| Trouble::Crypto)?;
+        Ok(Some((keys, sealed.second.is_some())))
+    }
+
+    async fn user_name(&self) -> Result<Option<String>, Trouble> {
+        let Wanted::Ssh { user_name: true, .. } = self.wanted else { return Ok(None) };
+        self.steps.tell("Resolving remote username for user session");
+        let name = format!("username.{}.{NAMESPACE}", self.common.device);
+        let record = self.client.get_shared(&self.common.to, &name);
+        match self.steps.follow("user name on the device", 1, 2, record).await {
+            Ok(name) if is_user_name(&name) => Ok(Some(name.trim().to_owned())),
+            Ok(_) => Err(Trouble::NoUser),
+            Err(error) => {
+                tracing::debug!(%error, "no user name");
+                Err(Trouble::NoUser)
+            }
+        }
+    }
+
+    async fn push_key(&self) -> Result<(), Trouble> {
+        let Wanted::Ssh { push_key: Some(key), .. } = self.wanted else { return Ok(()) };
+        self.steps.tell("Sharing ssh public key");
+        let name = format!("sshpublickey.{}.{NAMESPACE}", self.common.device);
+        let text = key.to_string();
+        let sent = self.client.notify(&self.common.to, &name, &text, Some(REQUEST_LIFE));
+        Ok(self.steps.follow("ssh public key", 1, 1, sent).await?)
+    }
+}
+
+/// Part of the command line of ssh: nothing that could be taken for an option or a second word.
+pub(crate) fn is_user_name(name: &str) -> bool {
+    let name = name.trim();
+    let good = |c: char| !c.is_whitespace() && !c.is_control() && !"'\"`$&|;<>()\\@".contains(c);
+    !name.is_empty() && name.len() <= 64 && !name.starts_with('-') && name.chars().all(good)
+}
+
+/// One line without control characters, fit for a terminal.
+fn clean(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(500).collect()
+}
+
+/// The token that ends a session when its program is told to stop.
+pub(crate) fn stop_of(tasks: &Tasks) -> CancellationToken {
+    tasks.token().child_token()
+}

@@ -1,0 +1,148 @@
+//! The ssh command that goes through the tunnel.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use postern_proto::AtSign;
+use postern_session::{DeviceName, SshPublicKey};
+
+/// Everything of the command but its first word.
+pub(crate) struct SshCommand {
+    words: Vec<String>,
+}
+
+/// What the user said about ssh.
+pub(crate) struct SshOptions {
+    pub(crate) identity: Option<PathBuf>,
+    /// Extra words, each as typed: `-L 8080:localhost:80` is two.
+    pub(crate) extra: Vec<String>,
+    /// The remote command.
+    pub(crate) command: Vec<String>,
+}
+
+impl SshCommand {
+    /// `ssh -p PORT … USER@localhost -i IDENTITY [-- COMMAND]`.
+    ///
+    /// The local port differs from run to run, so the host key is remembered under
+    /// the device's name and not under the port.
+    pub(crate) fn new(port: u16, user: &str, at_sign: &AtSign, device: &DeviceName, options: &SshOptions) -> Self {
+        let mut words: Vec<String> = vec!["-p".into(), port.to_string()];
+        let mut option = |value: String| words.extend(["-o".into(), value]);
+        option(format!("HostKeyAlias={device}.{}.noports", at_sign.body()));
+        option("CheckHostIP=no".into());
+        if options.identity.is_some() {
+            option("StrictHostKeyChecking=accept-new".into());
+            option("IdentitiesOnly=yes".into());
+        }
+        words.extend(options.extra.iter().flat_map(|e| split_words(e)));
+        words.push(format!("{user}@localhost"));
+        if let Some(identity) = &options.identity {
+            words.extend(["-i".into(), identity.display().to_string()]);
+        }
+        if !options.command.is_empty() {
+            words.push("--".into());
+            words.extend(options.command.iter().cloned());
+        }
+        Self { words }
+    }
+
+    /// One line for a shell.
+    pub(crate) fn print(&self) -> String {
+        let mut line = String::from("ssh");
+        for word in &self.words {
+            line.push(' ');
+            line.push_str(&quoted(word));
+        }
+        line
+    }
+
+    /// Ready to run, with our own standard streams.
+    pub(crate) fn command(&self) -> Command {
+        let system = Path::new("/usr/bin/ssh");
+        let mut command = Command::new(if system.exists() { system } else { Path::new("ssh") });
+        command.args(&self.words);
+        command
+    }
+}
+
+/// Words as a shell would cut them: spaces part, quotes hold together.
+fn split_words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut quote = None;
+    let mut begun = false;
+    for c in text.chars() {
+        match (quote, c) {
+            (Some(q), c) if c == q => quote = None,
+            (Some(_), c) => word.push(c),
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                begun = true;
+            }
+            (None, c) if c.is_whitespace() => {
+                if begun {
+                    words.push(std::mem::take(&mut word));
+                }
+                begun = false;
+            }
+            (None, c) => {
+                word.push(c);
+                begun = true;
+            }
+        }
+    }
+    if begun {
+        words.push(word);
+    }
+    words
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./_-".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// The public half of an identity: what `ssh-keygen -y` says, or the `.pub` file beside it.
+pub(crate) fn public_half(identity: &Path) -> Result<SshPublicKey, String> {
+    let run = Command::new("ssh-keygen").args(["-y", "-P", "", "-f"]).arg(identity).output();
+    let derived = run.ok().filter(|out| out.status.success()).map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
+    let text = match derived {
+        Some(text) => text,
+        None => {
+            let mut name = identity.as_os_str().to_owned();
+            name.push(".pub");
+            std::fs::read_to_string(&name).map_err(|error| {
+                format!("cannot read the public half of {}: {error}; with -s its .pub file or a key without passphrase is needed", identity.display())
+            })?
+        }
+    };
+    SshPublicKey::parse(text.trim()).map_err(|error| format!("{}: {error}", identity.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(options: &SshOptions) -> String {
+        let device = DeviceName::parse("pi").unwrap();
+        SshCommand::new(4022, "root", &AtSign::parse("@dev").unwrap(), &device, options).print()
+    }
+
+    #[test]
+    fn one_line_as_scripts_expect_it() {
+        let none = SshOptions { identity: None, extra: vec![], command: vec![] };
+        assert_eq!(command(&none), "ssh -p 4022 -o HostKeyAlias=pi.dev.noports -o CheckHostIP=no root@localhost");
+        let all = SshOptions {
+            identity: Some("/keys/my id".into()),
+            extra: vec!["-L 8080:localhost:80".into(), "-o 'SetEnv A=b c'".into()],
+            command: vec!["sh".into(), "-c".into(), "echo 'x'".into()],
+        };
+        assert_eq!(
+            command(&all),
+            r"ssh -p 4022 -o HostKeyAlias=pi.dev.noports -o CheckHostIP=no -o StrictHostKeyChecking=accept-new -o IdentitiesOnly=yes -L 8080:localhost:80 -o 'SetEnv A=b c' root@localhost -i '/keys/my id' -- sh -c 'echo '\''x'\'''"
+        );
+    }
+}

@@ -1,0 +1,86 @@
+//! `sshnp`: a session, then ssh through it.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use postern_link::{ClientSession, bind_local};
+use postern_net::signals;
+use postern_net::tasks::Tasks;
+
+use crate::limits::DRAIN;
+use crate::session::{Wanted, establish, stop_of};
+use crate::ssh::{SshCommand, public_half};
+use crate::sshnp_cli::Config;
+use crate::steps::Steps;
+use crate::trouble::Trouble;
+use crate::detach;
+
+/// Runs to the end of ssh, or until the command is printed.
+pub(crate) async fn run(config: Config, args: Vec<OsString>) -> Result<ExitCode, Trouble> {
+    if config.print_only && !detach::is_second() {
+        return detach::run_second(&args, "sshnp");
+    }
+    let common = &config.common;
+    let steps = Steps::new(common.quiet, common.verbosity);
+    let stop = signals::shutdown_token().map_err(Trouble::Ssh)?;
+    let tasks = Tasks::under(&stop);
+    let push_key = match (&config.ssh.identity, config.push_key) {
+        (Some(identity), true) => Some(public_half(identity).map_err(Trouble::Identity)?),
+        _ => None,
+    };
+    let wanted = Wanted::Ssh { push_key, user_name: config.user.is_none() };
+    let listener = bind_local("127.0.0.1", config.local_port)
+        .await
+        .map_err(|error| Trouble::LocalPort(config.local_port, error))?;
+    let port = listener.local_addr().map_err(|error| Trouble::LocalPort(config.local_port, error))?.port();
+    let standing = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Err(Trouble::Interrupted),
+        standing = establish(common, &wanted, &steps, &tasks) => standing?,
+    };
+    let user = config.user.clone().or(standing.user_name).ok_or(Trouble::NoUser)?;
+    let ssh = SshCommand::new(port, &user, &common.to, &common.device, &config.ssh);
+    let mut late = standing.late;
+    let session = ClientSession {
+        relay: standing.relay,
+        first: standing.first,
+        keys: standing.keys,
+        twin: standing.twin,
+        heartbeats: standing.heartbeats,
+        stop: stop_of(&tasks),
+    };
+    let mut carrying = tasks.spawn(session.single(listener));
+    steps.tell("Starting user session");
+    steps.report();
+
+    if config.print_only {
+        detach::let_go(&ssh.print())?;
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            _ = &mut carrying => {}
+            _ = late.recv() => {}
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+
+    let mut child = tokio::process::Command::from(ssh.command()).kill_on_drop(true).spawn().map_err(Trouble::Ssh)?;
+    tokio::select! {
+        biased;
+        status = child.wait() => {
+            // What ssh wrote last is still on its way.
+            let _ = tokio::time::timeout(DRAIN, carrying).await;
+            let status = status.map_err(Trouble::Ssh)?;
+            Ok(ExitCode::from(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(255)))
+        }
+        Some(text) = late.recv() => {
+            let _ = child.start_kill();
+            Err(Trouble::Reply(postern_session::ReplyError::Refused(text)))
+        }
+        () = stop.cancelled() => {
+            // ssh is in our process group and has the same signal; it tidies its terminal first.
+            let _ = child.wait().await;
+            Err(Trouble::Interrupted)
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Flags of `sshnp`, read into one checked value before anything starts.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use postern_client::parse_root;
+use postern_observe::{Verbosity, say};
+use postern_proto::AtSign;
+use postern_session::DeviceName;
+
+use crate::env_file;
+use crate::limits::PING;
+use crate::session::{Common, is_user_name};
+use crate::ssh::SshOptions;
+
+/// Opens ssh to a device that has no open port.
+///
+/// Exit status: that of ssh; 1 when there was no session.
+#[derive(Parser)]
+#[command(name = "sshnp", version, disable_help_flag = true, args_override_self = true, max_term_width = 100)]
+struct Flags {
+    /// Print help (-h is the old spelling of -r).
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    /// Our atSign.
+    #[arg(short = 'f', long, value_name = "@CLIENT")]
+    from: Option<String>,
+    /// atSign of the device.
+    #[arg(short = 't', long, value_name = "@DEVICE", default_value = "")]
+    to: String,
+    /// Name of the device.
+    #[arg(short = 'd', long)]
+    device: Option<String>,
+    /// atSign of the relay.
+    #[arg(short = 'r', long, value_name = "@RELAY")]
+    srvd: Option<String>,
+    #[arg(short = 'h', long, hide = true)]
+    host: Option<String>,
+    /// Key file of our atSign [default: ~/.atsign/keys/@CLIENT_key.atKeys].
+    #[arg(short = 'k', long, alias = "keyFile", value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// Local end of the tunnel; 0 chooses one.
+    #[arg(short = 'l', long, default_value_t = 0)]
+    local_port: u16,
+    /// ssh private key.
+    #[arg(short = 'i', long, value_name = "FILE")]
+    identity_file: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    identity_passphrase: Option<String>,
+    /// Send the public half of -i to the device.
+    #[arg(short = 's', long)]
+    send_ssh_public_key: bool,
+    /// Further words for ssh, such as '-L 8080:localhost:80'; may be repeated.
+    #[arg(short = 'o', long, value_name = "WORDS", allow_hyphen_values = true, action = clap::ArgAction::Append)]
+    local_ssh_options: Vec<String>,
+    /// Show each step with its time and round trips.
+    #[arg(short = 'v', long)]
+    verbose: bool,
+    /// Log every decision.
+    #[arg(long)]
+    debug: bool,
+    /// Login on the device [default: what the device says].
+    #[arg(short = 'u', long, value_name = "USER")]
+    remote_user_name: Option<String>,
+    #[arg(short = 'U', long, hide = true)]
+    tunnel_user_name: Option<String>,
+    /// The atDirectory, host or host:port.
+    #[arg(long, alias = "root-server", alias = "rootDomain", default_value = "root.atsign.org")]
+    root_domain: String,
+    #[arg(long, hide = true)]
+    remote_sshd_port: Option<u16>,
+    #[arg(long, hide = true)]
+    idle_timeout: Option<u32>,
+    #[arg(long, hide = true)]
+    ssh_algorithm: Option<String>,
+    #[arg(long, hide = true)]
+    add_forwards_to_tunnel: bool,
+    /// Profile of KEY=VALUE lines; what is typed wins over it.
+    #[arg(long, value_name = "FILE")]
+    config_file: Option<PathBuf>,
+    #[arg(long, alias = "ls", hide = true)]
+    list_devices: bool,
+    /// Authenticate our sockets to the relay (on).
+    #[arg(long, alias = "ac", overrides_with = "no_authenticate_client_to_rvd", hide = true)]
+    authenticate_client_to_rvd: bool,
+    /// Do not authenticate our sockets to the relay.
+    #[arg(long, alias = "no-ac")]
+    no_authenticate_client_to_rvd: bool,
+    /// Authenticate the device's sockets to the relay (on).
+    #[arg(long, alias = "ad", overrides_with = "no_authenticate_device_to_rvd", hide = true)]
+    authenticate_device_to_rvd: bool,
+    /// Do not authenticate the device's sockets to the relay.
+    #[arg(long, alias = "no-ad")]
+    no_authenticate_device_to_rvd: bool,
+    /// Encrypt what goes through the relay (on).
+    #[arg(long, alias = "et", overrides_with = "no_encrypt_rvd_traffic", hide = true)]
+    encrypt_rvd_traffic: bool,
+    /// Rely on ssh alone for encryption.
+    #[arg(long, alias = "no-et")]
+    no_encrypt_rvd_traffic: bool,
+    /// Seconds to wait for the device to say what it can do.
+    #[arg(long, alias = "dpt", value_name = "SECONDS", default_value_t = 20)]
+    daemon_ping_timeout: u64,
+    #[arg(long, default_value = "openssh", hide = true)]
+    ssh_client: String,
+    #[arg(long, alias = "ram", default_value = "payload", hide = true)]
+    relay_auth_mode: String,
+    #[arg(long = "443", hide = true)]
+    only_443: bool,
+    /// Print the ssh command instead of running it; the tunnel stays open behind it.
+    #[arg(short = 'x', long)]
+    output_execution_command: bool,
+    /// No progress lines.
+    #[arg(short = 'q', long)]
+    quiet: bool,
+    /// Command to run on the device, after --.
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// What `sshnp` is to do.
+pub(crate) struct Config {
+    pub(crate) common: Common,
+    pub(crate) local_port: u16,
+    pub(crate) user: Option<String>,
+    pub(crate) push_key: bool,
+    pub(crate) ssh: SshOptions,
+    pub(crate) print_only: bool,
+}
+
+/// Reads the arguments; on trouble everything has been said and the code is to be returned.
+pub(crate) fn read(args: Vec<OsString>) -> Result<Config, ExitCode> {
+    let parse = |args: &[OsString]| {
+        Flags::try_parse_from(args).map_err(|error| {
+            let _ = error.print();
+            if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        })
+    };
+    let fail = |why: String| {
+        say(format_args!("sshnp: {why}\nTry sshnp --help."));
+        ExitCode::FAILURE
+    };
+    let mut flags = parse(&args)?;
+    if let Some(path) = &flags.config_file {
+        let mut with_profile: Vec<OsString> = args.iter().take(1).cloned().collect();
+        with_profile.extend(env_file::read(path).map_err(fail)?);
+        with_profile.extend(args.iter().skip(1).cloned());
+        flags = parse(&with_profile)?;
+    }
+    check(flags).map_err(fail)
+}
+
+fn check(flags: Flags) -> Result<Config, String> {
+    let at_sign = |flag: &str, text: &str| AtSign::parse(text).map_err(|error| format!("{flag} {text:?}: {error}"));
+    if flags.list_devices {
+        return Err("--list-devices is not supported by this version".into());
+    }
+    if flags.ssh_client != "openssh" {
+        return Err(format!("--ssh-client {}: this program runs OpenSSH", flags.ssh_client));
+    }
+    if flags.relay_auth_mode != "payload" || flags.only_443 {
+        return Err("--relay-auth-mode escr and --443 are not supported by this version".into());
+    }
+    let from = flags.from.as_deref().ok_or("name our atSign with -f")?;
+    if flags.to.is_empty() {
+        return Err("name the atSign of the device with -t".into());
+    }
+    let relay = flags.srvd.or(flags.host).ok_or("name the relay's atSign with -r")?;
+    let device = match &flags.device {
+        Some(name) => DeviceName::parse(name),
+        None => {
+            say(
+                "Warning: Using default value of \"default\" for optional arg \"--device\". Name the device with -d.",
+            );
+            DeviceName::parse("default")
+        }
+    };
+    if let Some(user) = &flags.remote_user_name
+        && !is_user_name(user)
+    {
+        return Err(format!("-u {user:?} is no user name"));
+    }
+    if flags.send_ssh_public_key && flags.identity_file.is_none() {
+        say("[WARN] -s has nothing to send without -i");
+    }
+    Ok(Config {
+        common: Common {
+            from: at_sign("-f", from)?,
+            to: at_sign("-t", &flags.to)?,
+            device: device.map_err(|e| e.to_string())?,
+            relay: at_sign("-r", &relay)?,
+            key_file: flags.key_file,
+            root: parse_root(&flags.root_domain).map_err(|e| e.to_string())?,
+            authenticate_client: !flags.no_authenticate_client_to_rvd,
+            authenticate_device: !flags.no_authenticate_device_to_rvd,
+            encrypt: !flags.no_encrypt_rvd_traffic,
+            ping_timeout: Duration::from_secs(flags.daemon_ping_timeout.min(3600)).max(Duration::from_secs(1)),
+            verbosity: match (flags.debug, flags.verbose) {
+                (true, _) => Verbosity::Debug,
+                (_, true) => Verbosity::Info,
+                _ => Verbosity::Quiet,
+            },
+            quiet: flags.quiet,
+        },
+        local_port: flags.local_port,
+        user: flags.remote_user_name.filter(|u| !u.trim().is_empty()),
+        push_key: flags.send_ssh_public_key,
+        ssh: SshOptions { identity: flags.identity_file, extra: flags.local_ssh_options, command: flags.command },
+        print_only: flags.output_execution_command,
+    })
+}
+
+const _: () = assert!(PING.as_secs() == 20, "the default of --daemon-ping-timeout");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Config, String> {
+        let args = std::iter::once("sshnp").chain(words.iter().copied());
+        check(Flags::try_parse_from(args).map_err(|e| e.to_string())?)
+    }
+
+    #[test]
+    fn flags_as_people_write_them() {
+        let c = parse(&["-f", "@a", "-t", "@d", "-d", "pi", "-h", "@bad", "-r", "@good", "-sxi", "/k", "--no-ad", "--no-et", "-o", "-L 1:a:2", "--", "uptime"]).unwrap();
+        assert_eq!(c.common.relay.as_str(), "@good");
+        assert!(c.push_key && c.print_only && !c.common.authenticate_device && !c.common.encrypt);
+        assert!(c.common.authenticate_client);
+        assert_eq!((c.ssh.extra, c.ssh.command), (vec!["-L 1:a:2".to_owned()], vec!["uptime".to_owned()]));
+    }
+
+    #[test]
+    fn the_last_of_a_switch_counts_and_old_spellings_hold() {
+        assert!(parse(&["-f", "@a", "-t", "@d", "--host", "@r", "--no-et", "--et"]).unwrap().common.encrypt);
+        for bad in [
+            &["-t", "@d", "-r", "@r"][..],
+            &["-f", "@a", "-r", "@r"],
+            &["-f", "@a", "-t", "@d"],
+            &["-f", "@a", "-t", "@d", "-r", "@r", "-u", "-oProxyCommand=x"],
+            &["-f", "@a", "-t", "@d", "-r", "@r", "extra"],
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What can go wrong, told so that a user can act.
+
+use std::fmt;
+use std::io;
+
+use postern_client::{ClientError, StartError};
+use postern_link::LinkError;
+use postern_net::tls::TlsError;
+use postern_proto::AtSign;
+use postern_session::{MissingFeature, ReplyError};
+
+/// Why there is no tunnel.
+#[derive(Debug)]
+#[non_exhaustive]
+pub(crate) enum Trouble {
+    Start(StartError),
+    Trust(TlsError),
+    Client(ClientError),
+    /// The relay did not answer.
+    RelaySilent(AtSign),
+    /// The relay refused.
+    RelayRefused(AtSign, String),
+    /// The relay's answer makes no sense.
+    RelayNonsense(AtSign, String),
+    /// The relay's port cannot be reached.
+    RelayPort(String, io::Error),
+    /// No heartbeat came.
+    DaemonSilent,
+    /// No answer to the session request came.
+    NoReply,
+    /// The daemon refused, or its answer cannot be believed.
+    Reply(ReplyError),
+    Missing(MissingFeature),
+    /// The user name on the device is not known.
+    NoUser,
+    LocalPort(u16, io::Error),
+    Identity(String),
+    Ssh(io::Error),
+    Link(LinkError),
+    Crypto,
+    Detach(io::Error),
+    Interrupted,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start(error) => error.fmt(f),
+            Self::Trust(error) => error.fmt(f),
+            Self::Client(error) => error.fmt(f),
+            Self::RelaySilent(relay) => write!(
+                f,
+                "Connection timeout to srvd {relay} service\nHint: is the relay running, and is {relay} its atSign?"
+            ),
+            Self::RelayRefused(relay, why) => write!(f, "the relay {relay} refused: {why}"),
+            Self::RelayNonsense(relay, why) => write!(f, "the relay {relay} answered nonsense: failed to {why}"),
+            Self::RelayPort(to, error) => {
+                write!(f, "cannot reach the relay at {to}: {error}\nHint: a firewall may block its ports")
+            }
+            Self::DaemonSilent => f.write_str("Daemon feature check timed out"),
+            Self::NoReply => f.write_str("No response from the device daemon"),
+            Self::Reply(ReplyError::Refused(text)) => {
+                write!(f, "Received error response from the device daemon: {text}")
+            }
+            Self::Reply(error) => error.fmt(f),
+            Self::Missing(missing) => missing.fmt(f),
+            Self::NoUser => f.write_str(
+                "Remote username record not shared with the client\nHint: the device may be hidden or not exist; name the user with -u",
+            ),
+            Self::LocalPort(port, error) => {
+                write!(f, "cannot listen on local port {port}: {error}; choose another with -l")
+            }
+            Self::Identity(why) => f.write_str(why),
+            Self::Ssh(error) => write!(f, "cannot run ssh: {error}; is the OpenSSH client installed?"),
+            Self::Link(error) => error.fmt(f),
+            Self::Crypto => f.write_str("a cryptographic operation failed"),
+            Self::Detach(error) => write!(f, "cannot go to the background: {error}"),
+            Self::Interrupted => f.write_str("interrupted"),
+        }
+    }
+}
+
+impl std::error::Error for Trouble {}
+
+impl From<ClientError> for Trouble {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error)
+    }
+}
