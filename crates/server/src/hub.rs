@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use postern_proto::{AtSign, Millis, Notification, Operation, stats_line};
 use postern_store::{Batch, Committed, Op, Pending, Store, StoreError};
 
+use crate::limits::REPLAY_PAGE;
+
 pub(crate) use subscription::{Item, Push, Subscription};
 
 /// Households that somebody has connected to or notified.
@@ -18,8 +20,8 @@ pub(crate) use subscription::{Item, Push, Subscription};
 #[derive(Default)]
 pub(crate) struct Hub {
     houses: Mutex<HashMap<AtSign, Arc<House>>>,
-    /// The latest time stamp given. Held while a batch is handed to the store, so that stamps rise in commit order.
-    latest: Mutex<Millis>,
+    /// Held while a batch is stamped and handed to the store, so that stamps rise in commit order.
+    order: Mutex<()>,
 }
 
 /// What one household has in memory.
@@ -33,6 +35,8 @@ pub(crate) struct House {
 
 #[derive(Default)]
 struct Inner {
+    /// The latest time stamp given; `None` before the first since the server started.
+    latest: Option<Millis>,
     next_monitor: u64,
     monitors: BTreeMap<u64, Arc<Subscription>>,
     /// Notifications handed to the store, in the order of their stamps. A later one waits for the earlier.
@@ -89,19 +93,18 @@ impl Hub {
         lock(&self.houses).iter().map(|(name, house)| (name.clone(), Arc::clone(house))).collect()
     }
 
-    /// Hands a batch to the store. Its notifications get a time stamp of their own, not before `batch.at`.
+    /// Hands a batch to the store. Its notifications get a time stamp of their own: `batch.at`, or the millisecond
+    /// behind the household's latest.
     pub(crate) fn submit(&self, store: &dyn Store, mut batch: Batch) -> Submitted {
-        let mut latest = lock(&self.latest);
+        let _order = lock(&self.order);
         let mut tickets = Vec::new();
         for (step, op) in batch.ops.iter_mut().enumerate() {
             let Op::Receive(notification) = op else { continue };
-            let at = batch.at.max(latest.saturating_add(1));
-            *latest = at;
+            let house = self.house(&notification.to);
+            let at = house.stamp(store, &notification.to, batch.at);
             let life = notification.expires_at.saturating_sub(notification.at);
             notification.at = at;
             notification.expires_at = at.saturating_add(life);
-            let house = self.house(&notification.to);
-            lock(&house.inner).submitted.push_back((at, Fate::Open));
             let push = Some(Arc::new(Push::new(notification)));
             tickets.push(Ticket { house, step, push, at });
         }
@@ -169,6 +172,16 @@ impl Drop for Ticket {
 }
 
 impl House {
+    /// A stamp that no notification of this household has, and a place in the order of pushes.
+    fn stamp(&self, store: &dyn Store, owner: &AtSign, now: Millis) -> Millis {
+        let mut inner = lock(&self.inner);
+        let latest = *inner.latest.get_or_insert_with(|| latest_stored(store, owner, now));
+        let at = now.max(latest.saturating_add(1));
+        inner.latest = Some(at);
+        inner.submitted.push_back((at, Fate::Open));
+        at
+    }
+
     fn resolve(&self, at: Millis, fate: Fate) {
         let mut inner = lock(&self.inner);
         let Some(slot) = inner.submitted.iter_mut().find(|(slot, _)| *slot == at) else { return };
@@ -206,6 +219,23 @@ impl House {
         let line: Arc<str> = (stats_line(owner, commit, operation, now) + "\n").into();
         for monitor in wanting {
             monitor.offer_stats(&line);
+        }
+    }
+}
+
+/// Stamps may lie in the future: after more than a thousand notifications a second, or when the clock was set back.
+fn latest_stored(store: &dyn Store, owner: &AtSign, now: Millis) -> Millis {
+    let mut latest = now.saturating_sub(1);
+    loop {
+        match store.received_since(owner, latest, now, REPLAY_PAGE) {
+            Ok(page) => match page.last() {
+                Some(last) => latest = last.at,
+                None => return latest,
+            },
+            Err(error) => {
+                tracing::debug!(%error, "latest time stamp not read");
+                return latest;
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ fn note(id: &str, at: Millis) -> Notification {
         operation: Operation::Update,
         message_type: MessageType::Key,
         at,
-        expires_at: at + 1000,
+        expires_at: at + 10_000,
         is_encrypted: false,
         is_self: false,
         metadata: Metadata::default(),
@@ -62,6 +62,18 @@ fn pushes_keep_the_order_of_their_stamps_whoever_finishes_first() {
     let four = hub.submit(&store, Batch::new(9).receive(note("4", 9)));
     four.tickets.settle(Some(&fresh()));
     assert_eq!(heard(&monitor).unwrap(), [("4".to_owned(), 13)]);
+}
+
+#[test]
+fn stamps_rise_even_when_the_clock_was_set_back_over_a_restart() {
+    let (hub, store, _monitor) = world();
+    for n in 0..100 {
+        hub.submit(&store, Batch::new(1000).receive(note(&n.to_string(), 1000))).tickets.settle(Some(&fresh()));
+    }
+    let restarted = Hub::default();
+    let monitor = restarted.house(&at_sign("alice")).subscribe(monitor("sshnp"));
+    restarted.submit(&store, Batch::new(500).receive(note("new", 500))).tickets.settle(Some(&fresh()));
+    assert_eq!(heard(&monitor).unwrap(), [("new".to_owned(), 1100)]);
 }
 
 #[test]
