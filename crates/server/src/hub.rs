@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use postern_proto::{AtSign, Millis, Notification, Operation, stats_line};
 use postern_store::{Batch, Committed, Op, Pending, Store, StoreError};
 
+use tokio::sync::Semaphore;
+
 use crate::limits::REPLAY_PAGE;
 
 pub(crate) use subscription::{Item, Push, Subscription};
@@ -25,9 +27,10 @@ pub(crate) struct Hub {
 }
 
 /// What one household has in memory.
-#[derive(Default)]
 pub(crate) struct House {
     inner: Mutex<Inner>,
+    /// One place: writers that met each other on the same record take turns.
+    pub(crate) turn: Arc<Semaphore>,
     /// Bytes of long unfinished lines, all connections together.
     pub(crate) large_lines: AtomicUsize,
     connections: AtomicUsize,
@@ -167,6 +170,17 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         if self.push.is_some() {
             self.house.resolve(self.at, Fate::Skip);
+        }
+    }
+}
+
+impl Default for House {
+    fn default() -> Self {
+        Self {
+            inner: Mutex::default(),
+            turn: Arc::new(Semaphore::new(1)),
+            large_lines: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
         }
     }
 }

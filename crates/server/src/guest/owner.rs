@@ -8,6 +8,7 @@ use std::time::Duration;
 use postern_proto::verb::{Monitor, Noop};
 use postern_proto::{AtSign, ErrorCode, Millis, NotificationId, ProtocolError, Reply, Request};
 use postern_store::{Batch, Committed, StoreError};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Flow, Guest, Place, ring};
 use crate::enrollments;
@@ -31,7 +32,8 @@ impl Guest {
         if let Err(error) = self.renew() {
             return self.dismiss(error).await;
         }
-        for _ in 0..PLAN_ATTEMPTS {
+        let mut turn = None;
+        for attempt in 0..PLAN_ATTEMPTS {
             let mut plan = match self.plan(request) {
                 Ok(plan) => plan,
                 Err(refusal) => return self.refuse(refusal).await,
@@ -40,6 +42,11 @@ impl Guest {
                 let reply = plan.answer(&Committed::default());
                 return self.answer(reply).await;
             };
+            if turn.is_none() && self.must_wait(attempt) {
+                // What was planned may be old by then.
+                turn = self.wait_for_turn().await?;
+                continue;
+            }
             match self.commit(batch).await? {
                 Ok(committed) => return self.done(plan, &committed).await,
                 // Somebody wrote the same record meanwhile: look again.
@@ -48,6 +55,19 @@ impl Guest {
             }
         }
         self.refuse(StoreError::Conflict.into()).await
+    }
+
+    /// After a conflict, or while others sort out theirs.
+    fn must_wait(&self, attempt: u32) -> bool {
+        let Place::Settled { house, .. } = &self.seat else { return false };
+        attempt > 0 || house.0.turn.available_permits() == 0
+    }
+
+    /// The household's turn: nobody writes to it from now on but those already on their way.
+    async fn wait_for_turn(&mut self) -> io::Result<Option<OwnedSemaphorePermit>> {
+        let Place::Settled { house, .. } = &self.seat else { return Ok(None) };
+        let turn = Box::pin(Arc::clone(&house.0.turn).acquire_owned());
+        Ok(self.while_pushing(turn).await?.ok())
     }
 
     fn plan(&self, request: &Request) -> Planned {

@@ -3,6 +3,8 @@
 #![allow(unreachable_pub, reason = "shared by several test crates")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+pub mod process;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, LazyLock};

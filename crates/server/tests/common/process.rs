@@ -1,0 +1,52 @@
+//! The server as a process of its own.
+#![allow(clippy::print_stderr, reason = "a failing test shows what the server said")]
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+/// The program that calls `postern_server::main`.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_postern-server");
+
+/// A running server; killed when dropped.
+pub struct Process {
+    pub child: Child,
+    pub address: SocketAddr,
+}
+
+/// Runs a command to its end.
+pub fn run(args: &[&str]) -> Output {
+    Command::new(PROGRAM).args(args).output().unwrap()
+}
+
+impl Process {
+    /// Starts on a free port and waits for the ready line.
+    pub fn start(dir: &Path) -> Self {
+        let mut child = Command::new(PROGRAM)
+            .args(["run", "--listen", "127.0.0.1:0", "--dir"])
+            .arg(dir)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let line = lines.next().expect("a ready line").unwrap();
+        let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}")).parse().unwrap();
+        // The rest is shown, so that a failing test tells why.
+        std::thread::spawn(move || lines.for_each(|line| eprintln!("server: {}", line.unwrap_or_default())));
+        Self { child, address }
+    }
+
+    /// `kill -9`, and gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
