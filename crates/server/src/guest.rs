@@ -301,7 +301,8 @@ impl Drop for Guest {
 fn hear(talk: Talk, line: &[u8]) -> Heard {
     let question = DirectoryQuery::parse(line);
     match (talk, question) {
-        (Talk::Directory, question) => return Heard::Question(question),
+        // A claim may follow the question for one's own atServer: it saves our clients a connection.
+        (Talk::Directory, question) if !is_claim(line) => return Heard::Question(question),
         (Talk::Open, DirectoryQuery::Find(name)) if !is_verb(line) && !line.contains(&b':') => {
             return Heard::Question(DirectoryQuery::Find(name));
         }
@@ -315,6 +316,10 @@ fn hear(talk: Talk, line: &[u8]) -> Heard {
 
 fn is_verb(line: &[u8]) -> bool {
     std::str::from_utf8(line).is_ok_and(|text| Request::is_bare_verb(text.trim()))
+}
+
+fn is_claim(line: &[u8]) -> bool {
+    line.get(..5).is_some_and(|word| word.eq_ignore_ascii_case(b"from:"))
 }
 
 async fn asked_to_leave(seat: &Place) {
@@ -398,7 +403,8 @@ mod tests {
             (Talk::Open, "@exit", "@exit"),
             (Talk::Directory, "", "nonsense"),
             (Talk::Directory, "scan", "find"),
-            (Talk::Directory, "from:alice", "nonsense"),
+            (Talk::Directory, "from:alice", "from"),
+            (Talk::Directory, "pkam:x", "nonsense"),
             (Talk::Server, "alice", "unreadable"),
         ] {
             assert_eq!(word(talk, line), want, "{line:?}");

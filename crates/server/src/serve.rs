@@ -1,6 +1,6 @@
 //! The running server: listeners, and the few tasks that serve everybody.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -162,6 +162,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, port_of: Option<AtSi
 /// Households come and go while we run, and some have a port of their own.
 async fn keep_accounts(shared: Arc<Shared>, ip: IpAddr) {
     let mut own_ports: HashMap<AtSign, (u16, CancellationToken)> = HashMap::new();
+    let mut complained = HashSet::new();
     loop {
         match shared.accounts.refresh() {
             Ok(gone) => gone.iter().for_each(|name| shared.hub.evict(name)),
@@ -187,7 +188,10 @@ async fn keep_accounts(shared: Arc<Shared>, ip: IpAddr) {
                     let name = Some(account.at_sign.clone());
                     shared.tasks.spawn(accept(Arc::clone(&shared), listener, name, stop));
                 }
-                Err(error) => tracing::debug!(%error, port, "port of an atSign not bound, tried again soon"),
+                Err(error) if complained.insert(port) => {
+                    tracing::warn!(%error, port, "failed to listen on the port of an atSign; trying on");
+                }
+                Err(_) => {}
             }
         }
         tokio::time::sleep(ACCOUNTS_EVERY).await;

@@ -72,6 +72,7 @@ fn verbs_by_callers() {
         ("delete:PUBLIC:PublicKey@alice", "AT0009"),
         ("delete:privatekey:at_pkam_publickey", "AT0009"),
         ("notify:@bob:k.ns@carol:v", "AT0009"),
+        ("notify:@bob:k.ns@carol@alice:v", "AT0016"),
         ("plookup:x@nobody", "AT0007"),
         ("from:@nobody", "AT0007"),
     ] {

@@ -121,10 +121,13 @@ fn statistics_come_on_time_unless_strict() {
     assert!(stats.ends_with("\"metadata\":null}\n"));
     let mut strict = world.login("alice");
     strict.send(b"monitor:strict\n");
+    let mut postern = world.login_as_postern("alice");
+    postern.send(b"monitor\n");
     for _ in 0..3 {
         loose.text();
     }
     strict.expect_silence();
+    postern.expect_silence();
 }
 
 #[test]

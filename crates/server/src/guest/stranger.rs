@@ -44,6 +44,8 @@ impl Guest {
 
     /// A claim to be somebody, answered with a challenge.
     pub(super) async fn on_from(&mut self, from: &From) -> io::Result<Flow> {
+        // After a question to the directory the lines were short.
+        self.reader.set_limit(if self.connection.authority().is_some() { OWNER_LINE_BYTES } else { ANONYMOUS_LINE_BYTES });
         let reply = match self.check_claim(&from.at_sign) {
             Ok(()) => self.connection.on_from(from, postern_crypto::random(), Instant::now()),
             Err(error) => Reply::Error(error),

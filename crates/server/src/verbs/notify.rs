@@ -47,6 +47,11 @@ pub(super) fn plan(call: &Call<'_>, notify: &Notify) -> Planned {
 
 /// The name as it is stored and pushed: case kept, length bounded.
 fn full_key(notify: &Notify, to: &AtSign, me: &AtSign) -> Result<String, ProtocolError> {
+    let bare = notify.key.strip_prefix("public:").unwrap_or(&notify.key);
+    if notify.message_type == MessageType::Key && bare.contains(['@', ':']) {
+        // It would read as somebody else's key.
+        return Err(ProtocolError::new(ErrorCode::InvalidKey, format!("{bare} is no name of a key")));
+    }
     let key = match notify.message_type {
         MessageType::Text => return Ok(format!("{to}:{}", notify.key)),
         MessageType::Key if notify.key.starts_with("public:") => format!("{}{me}", notify.key),

@@ -82,6 +82,16 @@ impl World {
         client
     }
 
+    /// Logged in as our own programs do, with their ALPN name.
+    pub fn login_as_postern(&self, name: &str) -> Client {
+        let mut tls = ClientConfig::clone(&self.tls);
+        tls.alpn_protocols = vec![b"postern/1".to_vec()];
+        let mut client = Client::connect(self.address, Arc::new(tls));
+        client.expect("@");
+        client.pkam(name);
+        client
+    }
+
     /// Logged in by the legacy key.
     pub fn login(&self, name: &str) -> Client {
         let mut client = self.connect();
