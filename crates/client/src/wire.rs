@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use crate::error::ClientError;
-use crate::limits::{LINE_BYTES, WRITE};
+use crate::limits::{LINE_BYTES, REPLY, WRITE};
 use crate::settings::{Identity, Settings};
 
 /// A TLS connection to a directory or an atServer, read by lines.
@@ -74,7 +74,7 @@ impl Wire {
     /// Sends a request and waits for its reply; pushes in between are passed over.
     pub async fn ask(&mut self, request: &Request) -> Result<String, ClientError> {
         self.send(&format!("{request}\n")).await?;
-        self.reply().await
+        timeout(REPLY, self.reply()).await.unwrap_or(Err(ClientError::TimedOut("a reply of the atServer")))
     }
 
     /// The next reply.
@@ -100,8 +100,19 @@ impl Wire {
     /// Reaches the atServer of `who` and asks for a challenge.
     ///
     /// `known`: where it was last time, tried first. A Postern answers the
-    /// directory's question and the claim together when it is both.
+    /// directory's question and the claim together when it is both. `limit` bounds
+    /// each of the steps.
     pub async fn challenged(
+        settings: &Settings,
+        who: &AtSign,
+        known: Option<&ServerAddress>,
+        limit: Duration,
+    ) -> Result<(Self, Challenge), ClientError> {
+        let work = Self::find_and_claim(settings, who, known, limit);
+        timeout(limit * 2, work).await.unwrap_or(Err(ClientError::TimedOut("the atServer's challenge")))
+    }
+
+    async fn find_and_claim(
         settings: &Settings,
         who: &AtSign,
         known: Option<&ServerAddress>,
