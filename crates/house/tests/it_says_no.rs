@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use postern_testkit::limits::SESSION;
-use postern_testkit::{Options, World, run, say};
+use postern_testkit::{Options, Process, World, run, say};
 
 /// Somebody with an atSign and no business at this device.
 const STRANGER: &str = "@stranger";
@@ -17,14 +17,17 @@ const CLOSED_PORT: u16 = 9;
 #[test]
 fn a_stranger_gets_nothing_and_soon_hears_why() -> anyhow::Result<()> {
     let world = World::start(Options { strangers: vec![STRANGER.to_owned()], ..Options::default() })?;
-    let mut sshnp = world.sshnp_as(STRANGER);
-    sshnp.args(["--", "echo inside"]);
-    let mut process = postern_testkit::Process::start(sshnp)?;
-    let line = process.wait_for_line(PATIENCE, |line| line.contains("manager"))?;
-    say(format_args!("a stranger is told: {line}"));
-    let output = process.wait(SESSION)?.exited(1)?;
-    say(format_args!("a stranger's client ended after {:.2?}", output.took));
-    ensure!(output.stdout.is_empty(), "a stranger got {:?}", output.text());
+    // Without -u the client asks for a record that only managers can read; with it, it knocks.
+    for user in [None, Some("root")] {
+        let mut sshnp = world.sshnp_as(STRANGER);
+        sshnp.args(user.iter().flat_map(|user| ["-u", *user])).args(["--", "echo inside"]);
+        let mut process = Process::start(sshnp)?;
+        let line = process.wait_for_line(PATIENCE, |line| line.contains("manager"))?;
+        say(format_args!("a stranger is told: {line}"));
+        let output = process.wait(SESSION)?.exited(1)?;
+        say(format_args!("a stranger's client ended after {:.2?}", output.took));
+        ensure!(output.stdout.is_empty(), "a stranger got {:?}", output.text());
+    }
     // The device goes on for those who may.
     world.on_device(&["true"])?.success()?;
     Ok(())
