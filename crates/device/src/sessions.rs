@@ -6,7 +6,7 @@ use std::time::Instant;
 use postern_crypto::{CryptoError, RsaPublicKey, SignatureHash};
 use postern_link::{DeviceSession, RelayPort};
 use postern_proto::{AtSign, Notification, Uuid};
-use postern_rendezvous::AuthLine;
+use postern_rendezvous::{AuthLine, SignedLine};
 use postern_session::{
     Denied, Envelope, EnvelopeError, Knocked, NAMESPACE, NptRequest, Reply, SessionRequest, SshRequest, StreamKeys,
 };
@@ -151,7 +151,7 @@ impl Daemon {
             Some((client_nonce, rvd_nonce)) => {
                 let line = AuthLine::new(request.session_id.as_str(), client_nonce, rvd_nonce);
                 let signature = signer.sign(SignatureHash::Sha256, line.signed_text().as_bytes())?;
-                Some(line.print(&signature).into())
+                Some(Arc::new(SignedLine::new(line, signature)))
             }
         };
         let reply = Reply { session_id: request.session_id.clone(), keys: sealed };

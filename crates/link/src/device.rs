@@ -1,5 +1,6 @@
 //! The device's end of a session: dials the relay and the target, never listens.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
@@ -44,7 +45,7 @@ impl DeviceSession {
     /// One connection: relay socket and target, keys used directly.
     pub async fn single(self) -> Result<Carried, LinkError> {
         let crypt = Crypt::of_device(self.keys.as_ref()).map_err(|_| LinkError::Keys)?;
-        let (relay, target) = tokio::join!(self.relay.dial(), dial_target(&self.target));
+        let (relay, target) = tokio::join!(self.relay.dial(0), dial_target(&self.target));
         let relay = relay.map_err(|error| self.relay_trouble(error))?;
         let target = target.map_err(|error| LinkError::Target(self.target.clone(), error))?;
         Ok(pump(target, relay, crypt, &self.stop).await.0)
@@ -54,55 +55,62 @@ impl DeviceSession {
     /// closes, or after `idle` without connections.
     pub async fn multi(self, idle: Duration, tasks: &Tasks) -> Result<Carried, LinkError> {
         let crypt = Crypt::of_device(self.keys.as_ref()).map_err(|_| LinkError::Keys)?;
-        let socket = self.relay.dial().await.map_err(|error| self.relay_trouble(error))?;
+        let socket = self.relay.dial(0).await.map_err(|error| self.relay_trouble(error))?;
         // The writing half is kept: closing it would tell the client that the session is over.
         let (mut control, _writer) = control_of(socket, crypt);
-        let (done, mut ended) = mpsc::channel(CONNECTIONS);
+        let (done, mut ended) = mpsc::channel::<Carried>(CONNECTIONS);
         let mut carried = Carried::default();
         let mut live = 0usize;
         let mut last_end = Instant::now();
+        // Announced and not yet dialled, and how many were announced: the client counts the same.
+        let mut announced = VecDeque::new();
+        let mut number = 0u32;
         let children = self.stop.child_token();
         let _stop_children = children.clone().drop_guard();
         loop {
-            let mut asked = Vec::new();
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => break,
-                Some(part) = ended.recv() => {
-                    let part: Carried = part;
-                    carried.out += part.out;
-                    carried.back += part.back;
-                    live = live.saturating_sub(1);
-                    last_end = Instant::now();
-                }
-                more = control.read(|line| asked.push(line)) => {
-                    if !more.unwrap_or(false) {
-                        break;
-                    }
-                }
-                () = tokio::time::sleep_until((last_end + idle).into()), if live == 0 => break,
-            }
-            for line in asked {
-                let keys = match line {
-                    ControlLine::Connect(keys) => Some(keys),
-                    ControlLine::ConnectPlain if self.keys.is_none() => None,
-                    _ => continue,
-                };
-                if live >= CONNECTIONS {
-                    tracing::debug!("a session asked for more than {CONNECTIONS} connections at once");
-                    continue;
-                }
+            while live < CONNECTIONS
+                && let Some((number, keys)) = announced.pop_front()
+            {
                 live += 1;
-                // The relay pairs by order of arrival: the next socket is dialled when this one is there.
-                let relay = self.relay.dial().await;
+                // Relays that do not know numbers pair by order of arrival: one socket after the other.
+                let relay = self.relay.dial(number).await;
                 let (target, stop, done) = (self.target.clone(), children.clone(), done.clone());
                 tasks.spawn(async move {
                     let part = connection(relay, &target, keys, &stop).await;
                     let _ = done.send(part).await;
                 });
             }
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                Some(part) = ended.recv() => {
+                    carried.out += part.out;
+                    carried.back += part.back;
+                    live = live.saturating_sub(1);
+                    last_end = Instant::now();
+                }
+                more = control.read(|line| announced.extend(self.keys_of(line).map(|keys| {
+                    number = number.wrapping_add(1);
+                    (number, keys)
+                }))), if announced.is_empty() => {
+                    if !more.unwrap_or(false) {
+                        break;
+                    }
+                }
+                () = tokio::time::sleep_until((last_end + idle).into()), if live == 0 => break,
+            }
         }
         Ok(carried)
+    }
+
+    /// What a control line asks for: keys, or none where the whole session has none.
+    #[expect(clippy::option_option, reason = "outer: a connection is asked for; inner: it is encrypted")]
+    fn keys_of(&self, line: ControlLine) -> Option<Option<StreamKeys>> {
+        match line {
+            ControlLine::Connect(keys) => Some(Some(keys)),
+            ControlLine::ConnectPlain if self.keys.is_none() => Some(None),
+            ControlLine::ConnectPlain | ControlLine::Other => None,
+        }
     }
 
     fn relay_trouble(&self, error: io::Error) -> LinkError {

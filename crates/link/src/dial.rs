@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use postern_net::tcp;
+use postern_rendezvous::SignedLine;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -17,16 +18,17 @@ pub struct RelayPort {
     pub host: String,
     /// This side's port.
     pub port: u16,
-    /// The signed line each socket begins with, with its end; `None`: this relay asks for none.
-    pub auth_line: Option<Arc<str>>,
+    /// The signed line each socket begins with; `None`: this relay asks for none.
+    pub auth_line: Option<Arc<SignedLine>>,
 }
 
 impl RelayPort {
-    /// Opens one more socket and authenticates it. The relay does not answer; data may follow at once.
-    pub async fn dial(&self) -> io::Result<TcpStream> {
+    /// Opens the socket of the `number`th connection and authenticates it. The first, 0, is the only one of ssh or the
+    /// control channel. The relay does not answer; data may follow at once.
+    pub async fn dial(&self, number: u32) -> io::Result<TcpStream> {
         let mut socket = tcp::connect_tcp(&self.host, self.port, DIAL).await?;
         if let Some(line) = &self.auth_line {
-            timeout(AUTH_WRITE, socket.write_all(line.as_bytes())).await??;
+            timeout(AUTH_WRITE, socket.write_all(line.numbered(number).as_bytes())).await??;
         }
         Ok(socket)
     }

@@ -72,6 +72,7 @@ impl ClientSession {
         let (done, mut ended) = mpsc::channel(CONNECTIONS);
         let mut carried = Carried::default();
         let mut live = 0usize;
+        let mut number = 0u32;
         let mut last_end = Instant::now();
         let mut beat = tokio::time::interval(CONTROL_HEARTBEAT);
         beat.reset();
@@ -102,8 +103,10 @@ impl ClientSession {
                     };
                     let _ = local.set_nodelay(true);
                     let keys = self.keys.as_ref().map(|_| if self.twin { StreamKeys::twin() } else { StreamKeys::single() });
-                    match open(&self.relay, &mut control, keys.as_ref(), self.twin).await {
+                    match open(&self.relay, number.wrapping_add(1), &mut control, keys.as_ref(), self.twin).await {
                         Ok(relay) => {
+                            // Counted when announced, as the device does.
+                            number = number.wrapping_add(1);
                             live += 1;
                             let (stop, done) = (children.clone(), done.clone());
                             tasks.spawn(async move {
@@ -139,14 +142,15 @@ impl ClientSession {
     }
 }
 
-/// Authenticates a relay socket first, then announces it: the relay pairs by order of arrival.
+/// Authenticates a relay socket first, then announces it: relays that do not know numbers pair by order of arrival.
 async fn open(
     relay: &RelayPort,
+    number: u32,
     control: &mut ControlWriter,
     keys: Option<&StreamKeys>,
     twin: bool,
 ) -> io::Result<TcpStream> {
-    let socket = relay.dial().await?;
+    let socket = relay.dial(number).await?;
     match keys {
         Some(keys) => control.write(&ControlLine::connect(keys, twin)).await?,
         None => control.write("connect:no:encrypt\n").await?,

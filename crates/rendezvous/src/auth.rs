@@ -31,6 +31,9 @@ struct Envelope<'a> {
     hashing_algo: Cow<'a, str>,
     #[serde(borrow)]
     signing_algo: Cow<'a, str>,
+    /// Which connection of the session this socket belongs to. Beside the payload, so that relays that do not know it
+    /// verify the line all the same.
+    n: Option<u32>,
 }
 
 /// The hash under an RSA signature.
@@ -72,11 +75,43 @@ impl AuthLine {
     /// session: do not log it.
     #[must_use]
     pub fn print(&self, signature_base64: &str) -> String {
+        self.print_with(signature_base64, "")
+    }
+
+    /// The same line for the `number`th connection of the session, counted from 0 by both ends in the order in which
+    /// the client announces connections. A relay that knows the field joins equal numbers, whatever arrives first.
+    #[must_use]
+    pub fn print_numbered(&self, signature_base64: &str, number: u32) -> String {
+        self.print_with(signature_base64, &format!(r#","n":{number}"#))
+    }
+
+    fn print_with(&self, signature_base64: &str, more: &str) -> String {
         let payload = &self.signed_text;
         let signature = serde_json::Value::from(signature_base64);
         format!(
-            r#"{{"payload":{payload},"signature":{signature},"hashingAlgo":"sha256","signingAlgo":"rsa2048"}}"#
+            r#"{{"payload":{payload},"signature":{signature},"hashingAlgo":"sha256","signingAlgo":"rsa2048"{more}}}"#
         ) + "\n"
+    }
+}
+
+/// A line with its signature: what one end of a session holds to open its sockets with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SignedLine {
+    line: AuthLine,
+    signature: String,
+}
+
+impl SignedLine {
+    /// `signature`: base64, over [`AuthLine::signed_text`].
+    #[must_use]
+    pub fn new(line: AuthLine, signature: String) -> Self {
+        Self { line, signature }
+    }
+
+    /// The bytes for the `number`th connection, with the newline.
+    #[must_use]
+    pub fn numbered(&self, number: u32) -> String {
+        self.line.print_numbered(&self.signature, number)
     }
 }
 
@@ -122,7 +157,7 @@ impl fmt::Display for AuthFailure {
 impl std::error::Error for AuthFailure {}
 
 impl Expected {
-    /// Checks a line, with or without its newline. `verify(signed_text, signature, hash)` tells whether the signature is of
+    /// Checks a line, with or without its newline, and gives the number of its connection, if it has one. `verify(signed_text, signature, hash)` tells whether the signature is of
     /// the atSign that this side belongs to; it is asked only when all else is right.
     ///
     /// # Errors
@@ -131,7 +166,7 @@ impl Expected {
         &self,
         line: &[u8],
         verify: impl FnOnce(&str, &[u8], HashAlgo) -> bool,
-    ) -> Result<(), AuthFailure> {
+    ) -> Result<Option<u32>, AuthFailure> {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         if line.len() > AUTH_LINE_BYTES {
             return Err(AuthFailure::TooLong);
@@ -154,7 +189,7 @@ impl Expected {
             Base64::decode_vec(&envelope.signature).map_err(|_| AuthFailure::Malformed)?;
         let expected = AuthLine::new(&self.session_id, &self.client_nonce, &self.rvd_nonce);
         if verify(expected.signed_text(), &signature, hash) {
-            Ok(())
+            Ok(envelope.n)
         } else {
             Err(AuthFailure::Signature)
         }
@@ -178,8 +213,16 @@ mod tests {
         AuthLine::new("6f", "then", "now").print("c2ln")
     }
 
-    fn check(line: &str) -> Result<(), AuthFailure> {
+    fn check(line: &str) -> Result<Option<u32>, AuthFailure> {
         expected().check(line.as_bytes(), |_, signature, _| signature == b"sig")
+    }
+
+    #[test]
+    fn a_numbered_line_is_the_same_line_with_a_number_beside_it() {
+        let line = AuthLine::new("6f", "then", "now");
+        let numbered = SignedLine::new(line.clone(), "c2ln".into()).numbered(7);
+        assert_eq!(numbered, line.print("c2ln").replace("}\n", ",\"n\":7}\n"));
+        assert_eq!(check(&numbered), Ok(Some(7)));
     }
 
     #[test]
@@ -206,7 +249,7 @@ mod tests {
             asked = Some((text.to_owned(), signature.to_owned(), hash));
             true
         });
-        assert_eq!(outcome, Ok(()));
+        assert_eq!(outcome, Ok(None));
         let text = r#"{"sessionId":"6f","clientNonce":"then","rvdNonce":"now"}"#;
         assert_eq!(
             asked,
@@ -216,12 +259,12 @@ mod tests {
 
     #[test]
     fn unknown_fields_and_sha512_are_accepted() {
-        assert_eq!(check(&line().replace("sha256", "sha512")), Ok(()));
+        assert_eq!(check(&line().replace("sha256", "sha512")), Ok(None));
         assert_eq!(
             check(&line().replace("rsa2048\"", "rsa2048\",\"later\":[1]")),
-            Ok(())
+            Ok(None)
         );
-        assert_eq!(check(line().trim_end()), Ok(()), "without its newline");
+        assert_eq!(check(line().trim_end()), Ok(None), "without its newline");
     }
 
     #[test]
@@ -270,7 +313,7 @@ mod tests {
             prop_assume!(client_nonce.len() < 400);
             let line = AuthLine::new(&session_id, &client_nonce, &rvd_nonce).print("c2ln");
             let expected = Expected { session_id, client_nonce, rvd_nonce };
-            prop_assert_eq!(expected.check(line.as_bytes(), |_, _, _| true), Ok(()));
+            prop_assert_eq!(expected.check(line.as_bytes(), |_, _, _| true), Ok(None));
         }
 
         #[test]

@@ -1,8 +1,8 @@
 //! The relay's language and its mind.
 //!
 //! A client asks a relay for two ports ([`RelayRequest`]); the relay opens them and answers ([`RelayReply`]). Client and
-//! device then dial one port each, send one signed line ([`AuthLine`]), and the relay joins their sockets in order of
-//! arrival ([`Meeting`]). This crate is pure: no sockets, no clock, no cipher; `now` and the check of a signature are
+//! device then dial one port each, send one signed line ([`AuthLine`]), and the relay joins their sockets by number, or in
+//! order of arrival for programs that do not number them ([`Meeting`]). This crate is pure: no sockets, no clock, no cipher; `now` and the check of a signature are
 //! parameters. It holds nothing of the keys between client and device.
 
 pub mod auth;
@@ -11,7 +11,7 @@ pub mod meeting;
 pub mod reply;
 pub mod request;
 
-pub use auth::{AuthFailure, AuthLine, Expected, HashAlgo};
+pub use auth::{AuthFailure, AuthLine, Expected, HashAlgo, SignedLine};
 pub use meeting::{Action, Meeting, MeetingRules, Side, SocketId, Why};
 pub use reply::{Nack, RelayReply, ReplyError};
 pub use request::{AuthMode, RelayAuthKey, RelayRequest, RequestError};

@@ -1,6 +1,7 @@
 //! Setting a session up: everything that can run side by side does.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use postern_client::{Client, ClientError, Settings, identity};
@@ -10,7 +11,7 @@ use postern_net::tasks::Tasks;
 use postern_net::tls::Trust;
 use postern_observe::{Verbosity, say};
 use postern_proto::{AtSign, ServerAddress, Uuid};
-use postern_rendezvous::{AuthLine, RelayReply, RelayRequest};
+use postern_rendezvous::{AuthLine, RelayReply, RelayRequest, SignedLine};
 use postern_session::{
     DeviceName, Envelope, EphemeralKey, Features, NAMESPACE, NptRequest, PingResponse, RELAY_NAMESPACE, Reply,
     ReplyError, SshPublicKey, SshRequest, StreamKeys,
@@ -247,7 +248,7 @@ impl Setup<'_> {
             .map_err(|error| Trouble::RelayNonsense(common.relay.clone(), error.to_string()))?;
         self.steps.tell("Received host and port from srvd");
         let auth_line = match &reply.nonce {
-            Some(nonce) if common.authenticate_client => Some(self.auth_line(&client_nonce, nonce)?.into()),
+            Some(nonce) if common.authenticate_client => Some(Arc::new(self.auth_line(&client_nonce, nonce)?)),
             _ => None,
         };
         let port = RelayPort { host: reply.host.clone(), port: reply.port_a.get(), auth_line };
@@ -255,16 +256,16 @@ impl Setup<'_> {
         let steps = self.steps;
         let first = async move {
             let to = format!("{}:{}", dial.host, dial.port);
-            steps.follow("relay connection", 1, 0, dial.dial()).await.map_err(|error| Trouble::RelayPort(to, error))
+            steps.follow("relay connection", 1, 0, dial.dial(0)).await.map_err(|error| Trouble::RelayPort(to, error))
         };
         Ok(((port, reply.port_b.get()), first, reply.nonce, client_nonce))
     }
 
-    fn auth_line(&self, client_nonce: &str, nonce: &str) -> Result<String, Trouble> {
+    fn auth_line(&self, client_nonce: &str, nonce: &str) -> Result<SignedLine, Trouble> {
         let line = AuthLine::new(self.session.as_str(), client_nonce, nonce);
         let signer = &self.client.identity().keys.encryption;
         let signature = signer.sign(SignatureHash::Sha256, line.signed_text().as_bytes());
-        Ok(line.print(&signature.map_err(|_| Trouble::Crypto)?))
+        Ok(SignedLine::new(line, signature.map_err(|_| Trouble::Crypto)?))
     }
 
     /// Sends the signed request.

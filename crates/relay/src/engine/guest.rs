@@ -48,6 +48,7 @@ pub(super) enum News {
     Authenticated {
         side: Side,
         id: SocketId,
+        number: Option<u32>,
     },
     Failed {
         side: Side,
@@ -131,15 +132,15 @@ impl Keeper {
                 proof = prove(side, &mut guest, spec) => proof,
             };
             let settled = match proof {
-                Some(Ok(())) => guest.settle(),
+                Some(Ok(number)) => guest.settle().map(|guest| (guest, number)),
                 Some(Err(why)) => return self.tell(News::Failed { side, id, why }).await,
                 None => None,
             };
-            let Some(settled) = settled else {
+            let Some((settled, number)) = settled else {
                 return self.tell(News::Gone { side, id }).await;
             };
             guest = settled;
-            self.tell(News::Authenticated { side, id }).await;
+            self.tell(News::Authenticated { side, id, number }).await;
         }
         let leave = guest.leave_token();
         let fate = tokio::select! {
@@ -170,7 +171,7 @@ async fn prove(
     side: Side,
     guest: &mut Guest,
     spec: &SessionSpec,
-) -> Option<Result<(), AuthFailure>> {
+) -> Option<Result<Option<u32>, AuthFailure>> {
     let mut line = Vec::with_capacity(READ_BYTES);
     let end = loop {
         let seen = line.len();

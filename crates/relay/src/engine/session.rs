@@ -162,8 +162,8 @@ impl Running {
 
     fn hear(&mut self, news: News) {
         match news {
-            News::Authenticated { side, id } => {
-                self.meeting.authenticated(side, id, Instant::now())
+            News::Authenticated { side, id, number } => {
+                self.meeting.authenticated(side, id, number, Instant::now());
             }
             News::Failed { side, id, why } => {
                 debug!(id = id.0, error = %why, "guest failed to authenticate");

@@ -106,10 +106,11 @@ pub enum Why {
     Over,
 }
 
-/// One session of the relay. Sockets of a side are joined with those of the other in the order in which they authenticated.
+/// One session of the relay. Sockets that say which connection of the session they belong to are joined with the one of
+/// the other side that says the same; others in the order in which they authenticated.
 ///
-/// That order is all that tells which sockets belong together: client and device open one each per connection, and
-/// encrypt it by a key of its own. So an authenticated socket that dies while it waits leaves its *place* in the queue, and
+/// In programs that do not number them that order is all that tells which sockets belong together: client and device open
+/// one each per connection, and encrypt it by a key of its own. So an authenticated socket that dies while it waits leaves its *place* in the queue, and
 /// takes the one it was meant for with it; else every later pair of the session would be one off and read noise. A
 /// side without authentication has no such order to lose (anybody may knock), and there the dead just leave.
 #[derive(Debug)]
@@ -145,6 +146,8 @@ struct Queue {
 #[derive(Debug, Clone, Copy)]
 struct Waiting {
     id: SocketId,
+    /// The connection it says it belongs to.
+    number: Option<u32>,
     alive: bool,
 }
 
@@ -186,7 +189,7 @@ impl Meeting {
             return self.close(id, Why::Over);
         }
         if !self.must_authenticate(side) {
-            return self.wait(side, id);
+            return self.wait(side, id, None);
         }
         let deadline = now + self.rules.auth_within;
         let limit = self.rules.unauthenticated_per_side;
@@ -199,10 +202,10 @@ impl Meeting {
         }
     }
 
-    /// A socket's line was good.
-    pub fn authenticated(&mut self, side: Side, id: SocketId, now: Instant) {
+    /// A socket's line was good, and named this connection.
+    pub fn authenticated(&mut self, side: Side, id: SocketId, number: Option<u32>, now: Instant) {
         match self.queue(side).take_proving(id) {
-            Some(deadline) if now < deadline => self.wait(side, id),
+            Some(deadline) if now < deadline => self.wait(side, id, number),
             Some(_) => self.close(id, Why::TooSlow),
             None => {} // already closed; the news crossed
         }
@@ -295,24 +298,28 @@ impl Meeting {
         }
     }
 
-    fn wait(&mut self, side: Side, id: SocketId) {
+    fn wait(&mut self, side: Side, id: SocketId, number: Option<u32>) {
         let limit = self.rules.waiting_per_side;
         let waiting = &mut self.queue(side).waiting;
         if waiting.len() >= limit {
             // The newcomer goes, not the oldest: dropping one in the middle would shift who meets whom.
             return self.close(id, Why::QueueFull);
         }
-        waiting.push_back(Waiting { id, alive: true });
+        waiting.push_back(Waiting { id, number, alive: true });
         self.join_heads();
     }
 
+    /// Joins all that belong together, longest waiting first.
     fn join_heads(&mut self) {
+        let mut at = 0;
         while self.pairs.len() < self.rules.live_pairs {
-            let (Some(&a), Some(&b)) = (self.a.waiting.front(), self.b.waiting.front()) else {
-                return;
+            let Some(&a) = self.a.waiting.get(at) else { return };
+            let Some(b) = self.b.waiting.iter().position(|b| belong_together(a, *b)) else {
+                at += 1;
+                continue;
             };
-            self.a.waiting.pop_front();
-            self.b.waiting.pop_front();
+            self.a.waiting.remove(at);
+            let Some(b) = self.b.waiting.remove(b) else { return };
             match (a.alive, b.alive) {
                 (true, true) => {
                     self.pairs.insert(a.id, b.id);
@@ -336,5 +343,13 @@ impl Meeting {
 
     fn close(&mut self, id: SocketId, why: Why) {
         self.actions.push_back(Action::Close { id, why });
+    }
+}
+
+/// Equal numbers; or one side of the session does not number its sockets, and arrival decides.
+fn belong_together(a: Waiting, b: Waiting) -> bool {
+    match (a.number, b.number) {
+        (Some(a), Some(b)) => a == b,
+        _ => true,
     }
 }

@@ -34,7 +34,7 @@ impl Scene {
 
     fn admit(&mut self, side: Side, id: u64) {
         self.arrive(side, id);
-        self.meeting.authenticated(side, SocketId(id), self.now);
+        self.meeting.authenticated(side, SocketId(id), None, self.now);
     }
 
     fn pass(&mut self, time: Duration) {
@@ -45,6 +45,26 @@ impl Scene {
     fn actions(&mut self) -> Vec<Action> {
         std::iter::from_fn(|| self.meeting.next_action()).collect()
     }
+}
+
+#[test]
+fn numbers_decide_and_not_arrival() {
+    let mut scene = Scene::new(MeetingRules::default());
+    for (side, id, number) in [(Side::A, 1, 1), (Side::A, 2, 2), (Side::B, 12, 2), (Side::B, 13, 3), (Side::B, 11, 1)] {
+        scene.arrive(side, id);
+        scene.meeting.authenticated(side, SocketId(id), Some(number), scene.now);
+    }
+    assert_eq!(scene.actions(), [join(2, 12), join(1, 11)]);
+    // A numbered socket that died takes its own partner with it, not the next one.
+    scene.meeting.gone(Side::B, SocketId(13));
+    for (id, number) in [(4, 4), (3, 3)] {
+        scene.arrive(Side::A, id);
+        scene.meeting.authenticated(Side::A, SocketId(id), Some(number), scene.now);
+    }
+    assert_eq!(scene.actions(), [close(3, Why::PartnerGone)]);
+    // The other side does not number its sockets: arrival decides.
+    scene.admit(Side::B, 20);
+    assert_eq!(scene.actions(), [join(4, 20)]);
 }
 
 fn join(a: u64, b: u64) -> Action {
@@ -66,7 +86,7 @@ fn heads_are_joined_in_order_of_authentication() {
     let mut scene = Scene::new(MeetingRules::default());
     scene.arrive(Side::A, 1);
     scene.admit(Side::A, 2); // overtakes 1
-    scene.meeting.authenticated(Side::A, SocketId(1), scene.now);
+    scene.meeting.authenticated(Side::A, SocketId(1), None, scene.now);
     assert_eq!(scene.actions(), []);
     scene.admit(Side::B, 3);
     scene.admit(Side::B, 4);
@@ -96,7 +116,7 @@ fn who_does_not_authenticate_in_time_is_closed() {
     scene.pass(4 * SECOND);
     assert_eq!(scene.actions(), [close(1, Why::TooSlow)]);
     scene.now += SECOND; // exactly the deadline, before the timer was handled
-    scene.meeting.authenticated(Side::B, SocketId(2), scene.now);
+    scene.meeting.authenticated(Side::B, SocketId(2), None, scene.now);
     assert_eq!(scene.actions(), [close(2, Why::TooSlow)]);
 }
 
@@ -201,7 +221,7 @@ fn strangers_crowd_out_strangers_and_never_who_waits() {
         scene.actions(),
         [close(2, Why::Crowded), close(3, Why::Crowded)]
     );
-    scene.meeting.authenticated(Side::A, SocketId(4), scene.now);
+    scene.meeting.authenticated(Side::A, SocketId(4), None, scene.now);
     assert_eq!(scene.actions(), [close(4, Why::QueueFull)]);
     scene.admit(Side::B, 6);
     assert_eq!(scene.actions(), [join(1, 6)]);
@@ -293,7 +313,7 @@ proptest! {
                     let (side, id, deadline) = seen.proving.remove(n);
                     prop_assert!(scene.now < deadline, "the slow were closed before");
                     seen.waiting.push((side, id, true));
-                    scene.meeting.authenticated(side, id, scene.now);
+                    scene.meeting.authenticated(side, id, None, scene.now);
                 },
                 Event::Fail(n) => if let Some(n) = at(n, seen.proving.len()) {
                     let (side, id, _) = seen.proving[n];
