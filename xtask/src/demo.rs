@@ -55,6 +55,9 @@ pub(crate) fn session(postern: &std::path::Path, words: &[String]) -> anyhow::Re
         command.arg("--").args(words.iter().map(|word| quote_for_shell(word)));
     }
     say_command(&command);
+    if words.is_empty() {
+        say(format_args!("(this shell is on the device, in its own sshd; `exit` comes back and tidies up)\n"));
+    }
     let status = command.status().context("cannot run sshnp")?;
     drop(world);
     say(format_args!("tidied up; the session ended with {status}"));

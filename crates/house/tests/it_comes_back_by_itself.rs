@@ -24,7 +24,7 @@ fn a_new_session_works_within_ten_seconds_of_every_fault() -> anyhow::Result<()>
         house.kill_piece(piece)?;
         std::thread::sleep(SUPERVISOR_PAUSE);
         house.respawn_piece(piece)?;
-        recovers(&house, &format!("{piece:?} killed and started again"))?;
+        recovers(&house, &format!("{piece} killed and started again"))?;
     }
 
     house.network().cut_device_link()?;

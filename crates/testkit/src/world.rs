@@ -77,6 +77,17 @@ pub struct World {
     dir: TempDir,
 }
 
+impl fmt::Display for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server => "server",
+            Self::Relay => "relay",
+            Self::Device => "device daemon",
+            Self::Sshd => "device's sshd",
+        })
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         let here = Place::here();
@@ -185,20 +196,22 @@ impl World {
 
     /// A piece that runs.
     pub fn piece(&mut self, piece: Piece) -> anyhow::Result<&mut Process> {
-        self.slot(piece).as_mut().with_context(|| format!("{piece:?} does not run"))
+        self.slot(piece).as_mut().with_context(|| format!("the {piece} does not run"))
     }
 
     /// `kill -9`.
     pub fn kill_piece(&mut self, piece: Piece) -> anyhow::Result<()> {
-        self.slot(piece).take().with_context(|| format!("{piece:?} does not run"))?.kill();
+        self.slot(piece).take().with_context(|| format!("the {piece} does not run"))?.kill();
         Ok(())
     }
 
     /// Starts a piece that does not run and waits until it says that it is ready.
     pub fn start_piece(&mut self, piece: Piece) -> anyhow::Result<()> {
-        let process = self.launch(piece)?;
-        *self.slot(piece) = Some(process);
-        self.wait_until_ready(piece)
+        let start = Instant::now();
+        self.respawn_piece(piece)?;
+        self.wait_until_ready(piece)?;
+        (self.options.progress)(format_args!("  {piece}: ready after {:.0?}", start.elapsed()));
+        Ok(())
     }
 
     /// Starts a piece as a supervisor does: without waiting for anything.
@@ -213,7 +226,7 @@ impl World {
         let process = self.piece(piece)?;
         process
             .wait_for_line(READY, |line| is_ready(piece, line))
-            .with_context(|| format!("{piece:?} is not ready"))?;
+            .with_context(|| format!("the {piece} is not ready"))?;
         Ok(())
     }
 
@@ -343,20 +356,19 @@ impl World {
     }
 
     fn launch(&self, piece: Piece) -> anyhow::Result<Process> {
-        let started = Instant::now();
-        let process = match piece {
-            Piece::Sshd => self.sshd_files.start(&self.options.places.device)?,
+        match piece {
+            Piece::Sshd => self.sshd_files.start(&self.options.places.device),
             Piece::Server => {
                 let mut command = self.options.places.server.command(&self.binary);
                 command.args(["server", "run"]).arg("--dir").arg(self.dir().join("server"));
                 command.args(["--listen", &self.server_address.to_string()]);
-                Process::start(command)?
+                Process::start(command)
             }
             Piece::Relay => {
                 let mut command = self.postern(Self::RELAY);
                 command.args(["srvd", "-v", "-a", Self::RELAY, "-i", &self.server_host]);
                 command.arg("-k").arg(self.key_file(Self::RELAY)).args(["--root-domain", &self.root()]);
-                Process::start(command)?
+                Process::start(command)
             }
             Piece::Device => {
                 let mut command = self.postern(Self::DEVICE);
@@ -365,11 +377,9 @@ impl World {
                 let ssh = format!("localhost:{}", self.ssh_port);
                 let permit: Vec<String> = std::iter::once(ssh).chain(self.options.permit_open.clone()).collect();
                 command.args(["--local-sshd-port", &self.ssh_port.to_string(), "--permit-open", &permit.join(",")]);
-                Process::start(command)?
+                Process::start(command)
             }
-        };
-        (self.options.progress)(format_args!("  {piece:?} started in {:.1?}", started.elapsed()));
-        Ok(process)
+        }
     }
 }
 
