@@ -57,7 +57,9 @@ impl fmt::Display for ClientError {
                 f,
                 "the atServer of {who} refused our keys ({error}); is the key file the right one, and is its enrolment still valid?"
             ),
-            Self::Challenge => f.write_str("the atServer sent something else than a challenge; is --root-domain right?"),
+            Self::Challenge => {
+                f.write_str("the atServer sent something else than a challenge; is --root-domain right?")
+            }
             Self::LinkLost => f.write_str("the connection to the atServer was lost"),
             Self::TimedOut(what) => write!(f, "timed out waiting for {what}"),
             Self::Server(error) => write!(f, "the atServer answered: {error}"),

@@ -38,8 +38,7 @@ impl Client {
         let (push_sender, pushes) = mpsc::channel(INBOX);
         let (online_sender, online) = watch::channel(false);
         let stop = tasks.token().child_token();
-        let mut driver =
-            Driver::new(settings, identity.clone(), call_receiver, push_sender, online_sender, stop);
+        let mut driver = Driver::new(settings, identity.clone(), call_receiver, push_sender, online_sender, stop);
         let wire = driver.first_login().await?;
         tasks.spawn(driver.run(wire));
         let inner = Inner { identity, calls, online, sharing: Sharing::default() };

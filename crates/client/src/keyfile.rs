@@ -100,13 +100,14 @@ impl fmt::Display for KeyFileTrouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         match &self.why {
-            Why::Missing => write!(
-                f,
-                "there is no key file {path}; activate the atSign with at_activate, or name its file with -k"
-            ),
+            Why::Missing => {
+                write!(f, "there is no key file {path}; activate the atSign with at_activate, or name its file with -k")
+            }
             Why::Io(error) => write!(f, "key file {path}: {error}"),
             Why::Content(error) => write!(f, "key file {path}: {error}"),
-            Why::Exists => write!(f, "{path} exists already and is never overwritten; move it away or name another file with -k"),
+            Why::Exists => {
+                write!(f, "{path} exists already and is never overwritten; move it away or name another file with -k")
+            }
         }
     }
 }

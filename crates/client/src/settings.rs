@@ -41,7 +41,13 @@ pub struct BadRoot(String);
 pub fn parse_root(text: &str) -> Result<ServerAddress, BadRoot> {
     let text = text.trim();
     let bare_v6 = text.parse::<std::net::Ipv6Addr>().is_ok();
-    let with_port = if text.contains(':') && !bare_v6 { text.to_owned() } else if bare_v6 { format!("[{text}]:{ROOT_PORT}") } else { format!("{text}:{ROOT_PORT}") };
+    let with_port = if text.contains(':') && !bare_v6 {
+        text.to_owned()
+    } else if bare_v6 {
+        format!("[{text}]:{ROOT_PORT}")
+    } else {
+        format!("{text}:{ROOT_PORT}")
+    };
     with_port.parse().map_err(|()| BadRoot(text.to_owned()))
 }
 

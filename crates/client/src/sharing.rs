@@ -39,7 +39,8 @@ impl Client {
         if let Some(key) = found {
             return Ok(key);
         }
-        let lookup = Lookup { bypass_cache: true, detail: Detail::Value, name: "publickey".into(), owner: peer.clone() };
+        let lookup =
+            Lookup { bypass_cache: true, detail: Detail::Value, name: "publickey".into(), owner: peer.clone() };
         let text = self.request(Request::Plookup(lookup)).await?;
         let key = RsaPublicKey::from_base64(&text).map_err(|_| ClientError::Malformed("the peer's public key"))?;
         lock(cache).insert(peer.clone(), (Instant::now(), key.clone()));
@@ -111,9 +112,16 @@ impl Client {
     }
 
     /// Sends `text` to `peer` under `name` (with namespace), encrypted. `ttl`: life of the record it speaks of.
-    pub async fn notify(&self, peer: &AtSign, name: &str, text: &str, ttl: Option<Duration>) -> Result<(), ClientError> {
+    pub async fn notify(
+        &self,
+        peer: &AtSign,
+        name: &str,
+        text: &str,
+        ttl: Option<Duration>,
+    ) -> Result<(), ClientError> {
         let iv = Iv::generate();
-        let sealed = self.with_outgoing(peer, |k| k.key.encrypt_text(iv, text).map(|v| (v, k.for_peer.clone()))).await?;
+        let sealed =
+            self.with_outgoing(peer, |k| k.key.encrypt_text(iv, text).map(|v| (v, k.for_peer.clone()))).await?;
         let (value, shared_key_enc) = sealed.map_err(|_| ClientError::Crypto("a notification"))?;
         let id = NotificationId::from(Uuid::from_random(postern_crypto::random()));
         let mut notify = Notify::update(id, peer, name, self.at_sign(), Some(value));
@@ -140,7 +148,13 @@ impl Client {
     }
 
     /// Writes a record for `peer`, kept there until deleted.
-    pub async fn put_shared(&self, peer: &AtSign, name: &str, text: &str, ttl: Option<Duration>) -> Result<(), ClientError> {
+    pub async fn put_shared(
+        &self,
+        peer: &AtSign,
+        name: &str,
+        text: &str,
+        ttl: Option<Duration>,
+    ) -> Result<(), ClientError> {
         let iv = Iv::generate();
         let value = self.with_outgoing(peer, |k| k.key.encrypt_text(iv, text)).await?;
         let value = value.map_err(|_| ClientError::Crypto("a record"))?;

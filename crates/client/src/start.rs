@@ -36,7 +36,8 @@ pub fn home_dir() -> Result<PathBuf, StartError> {
 
 /// The user's login name; a service may have no `USER`, so the password file is asked too.
 pub fn user_name() -> Option<String> {
-    let from_env = ["USER", "LOGNAME", "USERNAME"].into_iter().find_map(|n| std::env::var(n).ok()).filter(|n| !n.is_empty());
+    let from_env =
+        ["USER", "LOGNAME", "USERNAME"].into_iter().find_map(|n| std::env::var(n).ok()).filter(|n| !n.is_empty());
     from_env.or_else(user_of_process)
 }
 

@@ -70,9 +70,8 @@ impl AtKeys {
         };
         let self_encryption = aes("selfEncryptionKey")?;
         let opened = |name: &'static str| {
-            member(name).and_then(|text| {
-                self_encryption.decrypt_text(Iv::ZERO, text).map_err(|_| KeyFileError::BadKey(name))
-            })
+            member(name)
+                .and_then(|text| self_encryption.decrypt_text(Iv::ZERO, text).map_err(|_| KeyFileError::BadKey(name)))
         };
         let private = |name: &'static str| {
             opened(name).and_then(|text| RsaPrivateKey::from_base64(&text).map_err(|_| KeyFileError::BadKey(name)))

@@ -134,7 +134,10 @@ fn tidy(args: Vec<OsString>) -> Vec<OsString> {
 fn check(flags: Flags) -> Result<Config, String> {
     let at_sign = |text: &str| AtSign::parse(text).map_err(|error| format!("{text:?}: {error}"));
     if flags.policy_manager.is_some() {
-        return Err("--policy-manager: a policy service is not supported by this version; list the clients with --managers".into());
+        return Err(
+            "--policy-manager: a policy service is not supported by this version; list the clients with --managers"
+                .into(),
+        );
     }
     let managers: Vec<AtSign> = flags
         .managers
@@ -161,9 +164,7 @@ fn check(flags: Flags) -> Result<Config, String> {
         root: parse_root(&flags.root_domain).map_err(|e| text(&e))?,
         sshd_port: flags.local_sshd_port,
         permit_open: PermitOpen::parse(&flags.permit_open).map_err(|e| format!("--permit-open: {e}"))?,
-        keep_alive: parse_span(&flags.keep_alive)
-            .map_err(|e| text(&e))?
-            .max(Duration::from_secs(1)),
+        keep_alive: parse_span(&flags.keep_alive).map_err(|e| text(&e))?.max(Duration::from_secs(1)),
         verbosity: if flags.debug {
             Verbosity::Debug
         } else if flags.verbose {

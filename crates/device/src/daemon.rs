@@ -78,7 +78,12 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
     };
     // Answered behind `monitor` on the same connection: from here on nothing is missed.
     let _ = client.request(Request::Noop(Noop { ms: 0 })).await;
-    say(format_args!("Monitor for {}: monitor started ({}, version {})", config.at_sign, config.device, env!("CARGO_PKG_VERSION")));
+    say(format_args!(
+        "Monitor for {}: monitor started ({}, version {})",
+        config.at_sign,
+        config.device,
+        env!("CARGO_PKG_VERSION")
+    ));
     ready::notify_ready();
 
     let daemon = Arc::new(Daemon {

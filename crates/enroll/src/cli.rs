@@ -90,9 +90,8 @@ pub(crate) struct OnboardTask {
 }
 
 /// Commands of the reference that belong to enrolment; named, so that nobody thinks of a typing error.
-const LATER: [&str; 12] = [
-    "otp", "spp", "enroll", "list", "fetch", "approve", "auto", "deny", "revoke", "unrevoke", "delete", "interactive",
-];
+const LATER: [&str; 12] =
+    ["otp", "spp", "enroll", "list", "fetch", "approve", "auto", "deny", "revoke", "unrevoke", "delete", "interactive"];
 
 /// Reads the arguments; on trouble everything has been said and the code is to be returned.
 pub(crate) fn read(mut args: Vec<OsString>) -> Result<Command, ExitCode> {

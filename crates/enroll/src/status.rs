@@ -50,10 +50,5 @@ pub(crate) async fn run(target: Target) -> (Status, String) {
 
 /// An unauthenticated question for the published key.
 pub(crate) fn public_key_of(who: &AtSign) -> Request {
-    Request::Lookup(Lookup {
-        bypass_cache: false,
-        detail: Detail::Value,
-        name: "publickey".into(),
-        owner: who.clone(),
-    })
+    Request::Lookup(Lookup { bypass_cache: false, detail: Detail::Value, name: "publickey".into(), owner: who.clone() })
 }

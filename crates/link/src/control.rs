@@ -59,7 +59,7 @@ impl ControlSource {
             Some(cipher) => cipher.apply(bytes, &mut plain).map_err(io::Error::other)?,
             None => bytes,
         };
-        self.reader.feed(bytes, each).map_err(|()| io::Error::from(io::ErrorKind::InvalidData))?;
+        self.reader.feed(bytes, each).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         Ok(true)
     }
 }

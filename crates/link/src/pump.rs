@@ -119,10 +119,9 @@ thread_local! {
 
 impl Buffers {
     fn take() -> Self {
-        SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Self {
-            plain: vec![0; FIRST_BUFFER],
-            sealed: vec![0; FIRST_BUFFER + CtrStream::SLACK],
-        })
+        SPARE
+            .with_borrow_mut(Vec::pop)
+            .unwrap_or_else(|| Self { plain: vec![0; FIRST_BUFFER], sealed: vec![0; FIRST_BUFFER + CtrStream::SLACK] })
     }
 
     fn sealed(&mut self, n: usize, cipher: Option<&mut CtrStream>) -> io::Result<&[u8]> {

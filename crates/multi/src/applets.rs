@@ -23,7 +23,11 @@ const APPLETS: &[Applet] = &[
     #[cfg(feature = "relay")]
     Applet { name: "srvd", what: "the relay", main: postern_relay::main },
     #[cfg(feature = "server")]
-    Applet { name: "server", what: "the directory and the atServers", main: |args| postern_server::main(args.into_iter().skip(1).collect()) },
+    Applet {
+        name: "server",
+        what: "the directory and the atServers",
+        main: |args| postern_server::main(args.into_iter().skip(1).collect()),
+    },
 ];
 
 /// Runs the applet that the arguments name.

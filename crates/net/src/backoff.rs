@@ -17,11 +17,7 @@ impl Backoff {
     /// Waits between `min` and `max`. A `max` below `min` counts as `min`.
     #[must_use]
     pub fn new(min: Duration, max: Duration) -> Self {
-        Self {
-            min,
-            max: max.max(min),
-            tries: 0,
-        }
+        Self { min, max: max.max(min), tries: 0 }
     }
 
     /// The next wait. `random` is any evenly distributed number.

@@ -23,11 +23,7 @@ pub struct SeatLimits {
 
 impl Default for SeatLimits {
     fn default() -> Self {
-        Self {
-            total: TOTAL_SEATS,
-            anonymous: ANONYMOUS_SEATS,
-            per_address: ANONYMOUS_PER_ADDRESS,
-        }
+        Self { total: TOTAL_SEATS, anonymous: ANONYMOUS_SEATS, per_address: ANONYMOUS_PER_ADDRESS }
     }
 }
 
@@ -81,12 +77,7 @@ impl Seats {
     /// An empty room.
     #[must_use]
     pub fn new(limits: SeatLimits) -> Self {
-        Self {
-            room: Arc::new(Room {
-                limits,
-                inner: Mutex::default(),
-            }),
-        }
+        Self { room: Arc::new(Room { limits, inner: Mutex::default() }) }
     }
 
     /// A seat for a connection from `ip`, or none: then close the socket without a word.
@@ -95,18 +86,10 @@ impl Seats {
     /// asked to leave and have not gone yet.
     #[must_use]
     pub fn take(&self, ip: IpAddr) -> Option<Seat> {
-        let SeatLimits {
-            total,
-            anonymous,
-            per_address,
-        } = self.room.limits;
+        let SeatLimits { total, anonymous, per_address } = self.room.limits;
         let origin = Origin::of(ip);
         let mut inner = self.room.lock();
-        if anonymous == 0
-            || per_address == 0
-            || inner.settled >= total
-            || inner.leaving >= anonymous
-        {
+        if anonymous == 0 || per_address == 0 || inner.settled >= total || inner.leaving >= anonymous {
             return None;
         }
         if inner.count(origin) >= per_address {
@@ -120,12 +103,7 @@ impl Seats {
         let leave = CancellationToken::new();
         inner.sit(origin, id, leave.clone());
         drop(inner);
-        Some(Seat {
-            room: Some(Arc::clone(&self.room)),
-            origin,
-            id,
-            leave,
-        })
+        Some(Seat { room: Some(Arc::clone(&self.room)), origin, id, leave })
     }
 
     /// Connections that have not authenticated, and those that have.
@@ -139,10 +117,7 @@ impl Seats {
 impl fmt::Debug for Seats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (anonymous, settled) = self.occupied();
-        f.debug_struct("Seats")
-            .field("anonymous", &anonymous)
-            .field("settled", &settled)
-            .finish_non_exhaustive()
+        f.debug_struct("Seats").field("anonymous", &anonymous).field("settled", &settled).finish_non_exhaustive()
     }
 }
 
@@ -163,10 +138,7 @@ impl Inner {
     }
 
     fn oldest_of(&self, origin: Origin) -> Option<u64> {
-        self.anonymous
-            .range((origin, 0)..=(origin, u64::MAX))
-            .next()
-            .map(|((_, id), _)| *id)
+        self.anonymous.range((origin, 0)..=(origin, u64::MAX)).next().map(|((_, id), _)| *id)
     }
 
     fn sit(&mut self, origin: Origin, id: u64, leave: CancellationToken) {
@@ -268,9 +240,7 @@ impl Drop for Seat {
 
 impl fmt::Debug for Seat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Seat")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Seat").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -297,11 +267,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn seats(total: u32, anonymous: u32, per_address: u32) -> Seats {
-        Seats::new(SeatLimits {
-            total,
-            anonymous,
-            per_address,
-        })
+        Seats::new(SeatLimits { total, anonymous, per_address })
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -322,57 +288,33 @@ mod tests {
     fn the_oldest_of_the_most_crowded_address_leaves() {
         let seats = seats(100, 4, 100);
         let lonely = seats.take(ip("10.0.0.1")).unwrap();
-        let crowd: Vec<Seat> = (0..3)
-            .map(|_| seats.take(ip("10.0.0.2")).unwrap())
-            .collect();
+        let crowd: Vec<Seat> = (0..3).map(|_| seats.take(ip("10.0.0.2")).unwrap()).collect();
         let device = seats.take(ip("10.0.0.3")).unwrap();
-        assert_eq!(
-            crowd.iter().map(asked).collect::<Vec<_>>(),
-            [true, false, false]
-        );
+        assert_eq!(crowd.iter().map(asked).collect::<Vec<_>>(), [true, false, false]);
         assert!(!asked(&lonely) && !asked(&device));
     }
 
     #[test]
     fn among_equally_crowded_addresses_the_oldest_seat_leaves() {
         let seats = seats(100, 3, 100);
-        let all: Vec<Seat> = (1..=5)
-            .map(|n| seats.take(IpAddr::from([10, 0, 0, n])).unwrap())
-            .collect();
-        assert_eq!(
-            all.iter().map(asked).collect::<Vec<_>>(),
-            [true, true, false, false, false]
-        );
+        let all: Vec<Seat> = (1..=5).map(|n| seats.take(IpAddr::from([10, 0, 0, n])).unwrap()).collect();
+        assert_eq!(all.iter().map(asked).collect::<Vec<_>>(), [true, true, false, false, false]);
     }
 
     #[test]
     fn one_address_crowds_out_only_itself() {
         let seats = seats(100, 50, 2);
         let other = seats.take(ip("10.0.0.9")).unwrap();
-        let mine: Vec<Seat> = (0..3)
-            .map(|_| seats.take(ip("10.0.0.1")).unwrap())
-            .collect();
-        assert_eq!(
-            mine.iter().map(asked).collect::<Vec<_>>(),
-            [true, false, false]
-        );
+        let mine: Vec<Seat> = (0..3).map(|_| seats.take(ip("10.0.0.1")).unwrap()).collect();
+        assert_eq!(mine.iter().map(asked).collect::<Vec<_>>(), [true, false, false]);
         assert!(!asked(&other));
     }
 
     #[test]
     fn ipv6_counts_by_64_and_mapped_ipv4_is_ipv4() {
-        assert_eq!(
-            Origin::of(ip("2001:db8:1:2::1")),
-            Origin::of(ip("2001:db8:1:2:ffff::9"))
-        );
-        assert_ne!(
-            Origin::of(ip("2001:db8:1:2::1")),
-            Origin::of(ip("2001:db8:1:3::1"))
-        );
-        assert_eq!(
-            Origin::of(ip("::ffff:10.0.0.1")),
-            Origin::of(ip("10.0.0.1"))
-        );
+        assert_eq!(Origin::of(ip("2001:db8:1:2::1")), Origin::of(ip("2001:db8:1:2:ffff::9")));
+        assert_ne!(Origin::of(ip("2001:db8:1:2::1")), Origin::of(ip("2001:db8:1:3::1")));
+        assert_eq!(Origin::of(ip("::ffff:10.0.0.1")), Origin::of(ip("10.0.0.1")));
         assert_ne!(Origin::of(ip("::1")), Origin::of(ip("0.0.0.1")));
     }
 
@@ -382,10 +324,7 @@ mod tests {
         let one = seats.take(ip("10.0.0.1")).unwrap().settle().unwrap();
         let stranger = seats.take(ip("10.0.0.2")).unwrap();
         let device = seats.take(ip("10.0.0.3")).unwrap();
-        assert!(
-            asked(&stranger),
-            "the room of two is full: the stranger makes place"
-        );
+        assert!(asked(&stranger), "the room of two is full: the stranger makes place");
         let two = device.settle().unwrap();
         assert!(seats.take(ip("10.0.0.4")).is_none());
         drop((one, stranger));

@@ -66,16 +66,9 @@ mod tests {
     fn the_first_asks_and_the_second_makes() {
         for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
             let mut command = Command::new(std::env::current_exe().unwrap());
-            command.args([
-                "--exact",
-                "--ignored",
-                "--nocapture",
-                "signals::tests::child_of_the_signal_test",
-            ]);
+            command.args(["--exact", "--ignored", "--nocapture", "signals::tests::child_of_the_signal_test"]);
             let mut process = Process(command.stdout(Stdio::piped()).spawn().unwrap());
-            let mut lines = BufReader::new(process.0.stdout.take().unwrap())
-                .lines()
-                .map(Result::unwrap);
+            let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines().map(Result::unwrap);
             let pid = Pid::from_child(&process.0);
             assert!(lines.any(|line| line == "ready"));
             kill_process(pid, signal).unwrap();

@@ -26,10 +26,7 @@ impl Tasks {
     /// Tasks that stop when `parent` is cancelled, and can be stopped earlier without touching it.
     #[must_use]
     pub fn under(parent: &CancellationToken) -> Self {
-        Self {
-            tracker: TaskTracker::new(),
-            token: parent.child_token(),
-        }
+        Self { tracker: TaskTracker::new(), token: parent.child_token() }
     }
 
     /// Runs `future` beside the others. It has to look at [`Tasks::token`] itself. A panic in it costs this task only: it is
@@ -64,9 +61,7 @@ impl Tasks {
     pub async fn close_and_wait(&self, limit: Duration) -> bool {
         self.tracker.close();
         self.token.cancel();
-        tokio::time::timeout(limit, self.tracker.wait())
-            .await
-            .is_ok()
+        tokio::time::timeout(limit, self.tracker.wait()).await.is_ok()
     }
 }
 
@@ -95,10 +90,7 @@ pub fn install_panic_hook() {
                 .copied()
                 .or_else(|| panic.payload().downcast_ref::<String>().map(String::as_str))
                 .unwrap_or("(no text)");
-            let location = panic
-                .location()
-                .map(ToString::to_string)
-                .unwrap_or_default();
+            let location = panic.location().map(ToString::to_string).unwrap_or_default();
             tracing::error!(%location, message, "panic: this is a bug in postern");
         }));
     });

@@ -26,19 +26,11 @@ pub struct KeepAlive {
 
 impl KeepAlive {
     /// For sessions and handshakes in progress: a silent dead peer is noticed within a minute.
-    pub const LIVE: Self = Self {
-        idle: Duration::from_secs(30),
-        interval: Duration::from_secs(10),
-        probes: 3,
-    };
+    pub const LIVE: Self = Self { idle: Duration::from_secs(30), interval: Duration::from_secs(10), probes: 3 };
 
     /// For the one idle connection of a gateway on a metered SIM: four minutes stay below the five at which common
     /// carrier NATs forget a connection. One probe and its answer are about 104 bytes: 11,000 a month, 1.1 MB.
-    pub const QUIET: Self = Self {
-        idle: Duration::from_secs(240),
-        interval: Duration::from_secs(15),
-        probes: 4,
-    };
+    pub const QUIET: Self = Self { idle: Duration::from_secs(240), interval: Duration::from_secs(15), probes: 4 };
 }
 
 /// Connects to `host:port`, which may be a name or an address. The addresses of a name are tried in turn, IPv6 and IPv4
@@ -52,9 +44,7 @@ pub async fn connect_tcp(host: &str, port: u16, limit: Duration) -> io::Result<T
         let addresses = resolve(host, port).await?;
         connect_first(addresses).await
     };
-    timeout(limit, work)
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Sets what every socket of ours wants: no Nagle delay, and keep-alive [`KeepAlive::LIVE`].
@@ -71,15 +61,8 @@ pub fn tune(socket: &TcpStream) -> io::Result<()> {
 /// When the socket is already gone.
 pub fn tune_as(socket: &TcpStream, keep_alive: KeepAlive) -> io::Result<()> {
     socket.set_nodelay(true)?;
-    let KeepAlive {
-        idle,
-        interval,
-        probes,
-    } = keep_alive;
-    let keep_alive = TcpKeepalive::new()
-        .with_time(idle)
-        .with_interval(interval)
-        .with_retries(probes);
+    let KeepAlive { idle, interval, probes } = keep_alive;
+    let keep_alive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes);
     SockRef::from(socket).set_tcp_keepalive(&keep_alive)
 }
 
@@ -107,27 +90,20 @@ pub fn limit_unacknowledged(socket: &TcpStream, limit: Duration) -> io::Result<(
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let any_v6 = address.is_ipv6() && address.ip().is_unspecified();
     match listen_on(address, any_v6) {
-        Err(error) if any_v6 && has_no_ipv6(&error) => listen_on(
-            SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()),
-            false,
-        ),
+        Err(error) if any_v6 && has_no_ipv6(&error) => {
+            listen_on(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()), false)
+        }
         outcome => outcome,
     }
 }
 
 fn has_no_ipv6(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 fn listen_on(address: SocketAddr, dual_stack: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if dual_stack {
         socket.set_only_v6(false)?;
     }
@@ -142,10 +118,7 @@ fn listen_on(address: SocketAddr, dual_stack: bool) -> io::Result<TcpListener> {
 pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
     if found.is_empty() {
-        return Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            "the name has no address",
-        ));
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
     }
     Ok(alternate(found))
 }
@@ -153,8 +126,7 @@ pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>
 /// IPv6 and IPv4 in turn, each in the resolver's order, the resolver's first choice first.
 fn alternate(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let six_first = found.first().is_some_and(SocketAddr::is_ipv6);
-    let (first, second): (Vec<_>, Vec<_>) =
-        found.into_iter().partition(|a| a.is_ipv6() == six_first);
+    let (first, second): (Vec<_>, Vec<_>) = found.into_iter().partition(|a| a.is_ipv6() == six_first);
     let (mut first, mut second) = (first.into_iter(), second.into_iter());
     let mut order = Vec::new();
     while order.len() < ADDRESSES_TRIED {
@@ -232,9 +204,7 @@ mod tests {
     async fn the_second_address_is_tried_when_the_first_refuses() {
         let dead = listen(loopback()).unwrap().local_addr().unwrap(); // dropped: refuses
         let alive = listen(loopback()).unwrap();
-        let socket = connect_first(vec![dead, alive.local_addr().unwrap()])
-            .await
-            .unwrap();
+        let socket = connect_first(vec![dead, alive.local_addr().unwrap()]).await.unwrap();
         assert_eq!(socket.peer_addr().unwrap(), alive.local_addr().unwrap());
         assert!(socket.nodelay().unwrap());
         assert!(SockRef::from(&socket).keepalive().unwrap());
@@ -243,9 +213,7 @@ mod tests {
     #[tokio::test]
     async fn the_first_failure_is_told() {
         let dead = listen(loopback()).unwrap().local_addr().unwrap();
-        let error = connect_tcp("127.0.0.1", dead.port(), LIMIT)
-            .await
-            .unwrap_err();
+        let error = connect_tcp("127.0.0.1", dead.port(), LIMIT).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 
@@ -264,19 +232,14 @@ mod tests {
     async fn any_address_takes_ipv4() {
         let listener = listen("[::]:0".parse().unwrap()).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (_client, accepted) =
-            tokio::join!(connect_tcp("127.0.0.1", port, LIMIT), listener.accept());
+        let (_client, accepted) = tokio::join!(connect_tcp("127.0.0.1", port, LIMIT), listener.accept());
         assert_eq!(accepted.unwrap().1.ip().to_canonical(), Ipv4Addr::LOCALHOST);
     }
 
     #[test]
     fn families_alternate_and_are_bounded() {
-        let six: Vec<SocketAddr> = (1..=9)
-            .map(|n| format!("[::{n}]:1").parse().unwrap())
-            .collect();
-        let four: Vec<SocketAddr> = (1..=2)
-            .map(|n| format!("10.0.0.{n}:1").parse().unwrap())
-            .collect();
+        let six: Vec<SocketAddr> = (1..=9).map(|n| format!("[::{n}]:1").parse().unwrap()).collect();
+        let four: Vec<SocketAddr> = (1..=2).map(|n| format!("10.0.0.{n}:1").parse().unwrap()).collect();
         let order = alternate([six.clone(), four.clone()].concat());
         assert_eq!(&order[..5], [six[0], four[0], six[1], four[1], six[2]]);
         assert_eq!(order.len(), ADDRESSES_TRIED);

@@ -244,7 +244,9 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_key() {
-        for text in ["", "@bob", "@bob:@alice", "public:@alice", "a:b@alice", "a@b@", "privatekey:x@alice", "a\tb@alice"] {
+        for text in
+            ["", "@bob", "@bob:@alice", "public:@alice", "a:b@alice", "a@b@", "privatekey:x@alice", "a\tb@alice"]
+        {
             assert!(AtKey::parse(text).is_err(), "{text:?}");
         }
         assert_eq!(AtKey::parse(&format!("{}@alice", "x".repeat(260))), Err(KeyError::TooLong));

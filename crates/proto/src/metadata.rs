@@ -68,8 +68,22 @@ enum Slot<'a> {
 
 /// Every name in the order the reference insists on when it reads.
 const NAMES: [&str; 16] = [
-    "ttl", "ttb", "ttr", "ccd", "dataSignature", "sharedKeyStatus", "isBinary", "isEncrypted", "sharedKeyEnc",
-    "pubKeyCS", "encoding", "encKeyName", "encAlgo", "ivNonce", "skeEncKeyName", "skeEncAlgo",
+    "ttl",
+    "ttb",
+    "ttr",
+    "ccd",
+    "dataSignature",
+    "sharedKeyStatus",
+    "isBinary",
+    "isEncrypted",
+    "sharedKeyEnc",
+    "pubKeyCS",
+    "encoding",
+    "encKeyName",
+    "encAlgo",
+    "ivNonce",
+    "skeEncKeyName",
+    "skeEncAlgo",
 ];
 
 impl Metadata {

@@ -121,8 +121,7 @@ impl Notification {
         let at = json.get("epochMillis").and_then(Json::as_i64).unwrap_or_default();
         let empty = Map::new();
         let meta = json.get("metadata").and_then(Json::as_object).unwrap_or(&empty);
-        let meta_text =
-            |name: &str| meta.get(name).and_then(Json::as_str).filter(|t| *t != "null").map(str::to_owned);
+        let meta_text = |name: &str| meta.get(name).and_then(Json::as_str).filter(|t| *t != "null").map(str::to_owned);
         Some(Self {
             id: NotificationId::parse(id)?,
             from: AtSign::parse(text("from")?).ok()?,

@@ -122,7 +122,11 @@ mod tests {
 
     #[test]
     fn json_has_only_what_is_known() {
-        let record = Record::new("v", Metadata { iv_nonce: Some("AA==".into()), is_encrypted: Some(true), ..Metadata::default() }, 0);
+        let record = Record::new(
+            "v",
+            Metadata { iv_nonce: Some("AA==".into()), is_encrypted: Some(true), ..Metadata::default() },
+            0,
+        );
         let text = serde_json::to_string(&record.metadata_json(&AtSign::parse("alice").unwrap())).unwrap();
         assert_eq!(
             text,

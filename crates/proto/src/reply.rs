@@ -210,7 +210,8 @@ mod tests {
         );
         let invalid = Reply::Error(ProtocolError::invalid_command());
         assert_eq!(invalid.print(&Prompt::Anonymous, plain), "error:AT0003-Exception: invalid command\n@");
-        let denied = Reply::Error(ProtocolError::enrollment(ErrorCode::EnrollmentDenied, "enrollment_id: 1234 is denied"));
+        let denied =
+            Reply::Error(ProtocolError::enrollment(ErrorCode::EnrollmentDenied, "enrollment_id: 1234 is denied"));
         assert_eq!(denied.print(&Prompt::Anonymous, ErrorShape::Json), "error:AT0025:enrollment_id: 1234 is denied\n@");
         let auth = Reply::Error(ProtocolError::needs_auth());
         assert_eq!(

@@ -4,9 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use postern_net::seats::SeatLimits;
-use postern_rendezvous::limits::{
-    AUTH_WITHIN, GRACE, LIVE_PAIRS, UNAUTHENTICATED_PER_SIDE, WAITING_PER_SIDE,
-};
+use postern_rendezvous::limits::{AUTH_WITHIN, GRACE, LIVE_PAIRS, UNAUTHENTICATED_PER_SIDE, WAITING_PER_SIDE};
 
 /// Sessions at the same time. Each holds two ports, of about 28,000 that Linux has for this purpose, and two listening sockets.
 pub const SESSIONS: usize = 1024;
@@ -68,11 +66,7 @@ impl Default for RelayLimits {
             bind: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             sessions: SESSIONS,
             sessions_per_atsign: SESSIONS_PER_ATSIGN,
-            seats: SeatLimits {
-                total: SOCKETS,
-                anonymous: STRANGERS,
-                per_address: STRANGERS_PER_ADDRESS,
-            },
+            seats: SeatLimits { total: SOCKETS, anonymous: STRANGERS, per_address: STRANGERS_PER_ADDRESS },
             auth_within: AUTH_WITHIN,
             grace: GRACE,
             unauthenticated_per_side: UNAUTHENTICATED_PER_SIDE,

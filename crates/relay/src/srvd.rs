@@ -125,10 +125,8 @@ impl Srvd {
         if !matches!(request.auth_mode, None | Some(AuthMode::Payload)) {
             return Err(nack("this relay does not support that relay authentication mode; use payload"));
         }
-        let (a, b) = tokio::join!(
-            self.key_of(&client, request.authenticate_a),
-            self.key_of(&device, request.authenticate_b),
-        );
+        let (a, b) =
+            tokio::join!(self.key_of(&client, request.authenticate_a), self.key_of(&device, request.authenticate_b),);
         let (a, b) = (a?, b?);
         let verify: Verify = Arc::new(move |side, text, signature, hash| {
             let key = match side {

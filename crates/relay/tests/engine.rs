@@ -22,10 +22,7 @@ const SOON: Duration = Duration::from_secs(20);
 const MIB: usize = 1024 * 1024;
 
 fn limits() -> RelayLimits {
-    RelayLimits {
-        bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        ..RelayLimits::default()
-    }
+    RelayLimits { bind: IpAddr::V4(Ipv4Addr::LOCALHOST), ..RelayLimits::default() }
 }
 
 fn relay(limits: RelayLimits) -> Relay {
@@ -36,11 +33,7 @@ fn relay(limits: RelayLimits) -> Relay {
 fn spec(requester: &str) -> SessionSpec {
     SessionSpec {
         requester: requester.to_owned(),
-        expected: Expected {
-            session_id: "s-1".into(),
-            client_nonce: "cn".into(),
-            rvd_nonce: "rn".into(),
-        },
+        expected: Expected { session_id: "s-1".into(), client_nonce: "cn".into(), rvd_nonce: "rn".into() },
         authenticate_a: true,
         authenticate_b: true,
         verify: Arc::new(|side, text, signature, _| {
@@ -61,9 +54,7 @@ fn line(side: Side) -> String {
 }
 
 async fn dial(port: NonZeroU16) -> TcpStream {
-    let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port.get()))
-        .await
-        .unwrap();
+    let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port.get())).await.unwrap();
     socket.set_nodelay(true).unwrap();
     socket
 }
@@ -89,19 +80,13 @@ async fn admitted(session: &Session, side: Side) -> TcpStream {
 
 async fn read(socket: &mut TcpStream, expected: &[u8]) {
     let mut bytes = vec![0; expected.len()];
-    timeout(SOON, socket.read_exact(&mut bytes))
-        .await
-        .expect("bytes arrive")
-        .unwrap();
+    timeout(SOON, socket.read_exact(&mut bytes)).await.expect("bytes arrive").unwrap();
     assert_eq!(bytes, expected);
 }
 
 /// Waits for the end of a socket that has got nothing.
 async fn closed(socket: &mut TcpStream) {
-    match timeout(SOON, socket.read(&mut [0; 64]))
-        .await
-        .expect("the relay closes it")
-    {
+    match timeout(SOON, socket.read(&mut [0; 64])).await.expect("the relay closes it") {
         Ok(n) => assert_eq!(n, 0, "no bytes from nowhere"),
         Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
     }
@@ -111,11 +96,7 @@ async fn closed(socket: &mut TcpStream) {
 async fn until_sockets(relay: &Relay, sockets: (u32, u32)) {
     let deadline = Instant::now() + SOON;
     while relay.sockets() != sockets {
-        assert!(
-            Instant::now() < deadline,
-            "{:?} is not {sockets:?}",
-            relay.sockets()
-        );
+        assert!(Instant::now() < deadline, "{:?} is not {sockets:?}", relay.sockets());
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -126,9 +107,7 @@ async fn two_sockets_are_joined_and_nothing_is_lost() {
     let session = relay.open(spec("@c")).unwrap();
     // Bytes in the same packet as the line, and more while waiting.
     let mut a = dial(session.port_a).await;
-    a.write_all(format!("{}early ", line(Side::A)).as_bytes())
-        .await
-        .unwrap();
+    a.write_all(format!("{}early ", line(Side::A)).as_bytes()).await.unwrap();
     a.write_all(b"bird ").await.unwrap();
     until_sockets(&relay, (0, 1)).await;
     let mut b = admitted(&session, Side::B).await;
@@ -143,10 +122,7 @@ async fn two_sockets_are_joined_and_nothing_is_lost() {
     until_sockets(&relay, (0, 0)).await;
     session.stop.cancel();
     let tally = timeout(SOON, session.ended).await.unwrap().unwrap();
-    assert_eq!(
-        (tally.pairs, tally.carried.a_to_b, tally.carried.b_to_a),
-        (1, 16, 6)
-    );
+    assert_eq!((tally.pairs, tally.carried.a_to_b, tally.carried.b_to_a), (1, 16, 6));
     assert_eq!((relay.sessions(), relay.totals().bytes), (0, 22));
 }
 
@@ -154,25 +130,16 @@ async fn two_sockets_are_joined_and_nothing_is_lost() {
 async fn one_end_of_stream_is_not_both() {
     let relay = relay(limits());
     let session = relay.open(spec("@c")).unwrap();
-    let (mut a, mut b) = (
-        admitted(&session, Side::A).await,
-        admitted(&session, Side::B).await,
-    );
+    let (mut a, mut b) = (admitted(&session, Side::A).await, admitted(&session, Side::B).await);
     a.write_all(b"question").await.unwrap();
     a.shutdown().await.unwrap();
     let mut text = Vec::new();
-    timeout(SOON, b.read_to_end(&mut text))
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(SOON, b.read_to_end(&mut text)).await.unwrap().unwrap();
     assert_eq!(text, b"question");
     b.write_all(b"a long answer").await.unwrap();
     drop(b);
     text.clear();
-    timeout(SOON, a.read_to_end(&mut text))
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(SOON, a.read_to_end(&mut text)).await.unwrap().unwrap();
     assert_eq!(text, b"a long answer");
 }
 
@@ -195,25 +162,14 @@ async fn who_asks_and_ends_while_waiting_still_gets_an_answer() {
 async fn the_wrong_signature_is_closed_without_a_word() {
     let relay = relay(limits());
     let session = relay.open(spec("@c")).unwrap();
-    for bytes in [
-        line(Side::B),
-        line(Side::A).replace("s-1", "s-2"),
-        "GET / HTTP/1.1\n".to_owned(),
-        "\n".to_owned(),
-    ] {
+    for bytes in [line(Side::B), line(Side::A).replace("s-1", "s-2"), "GET / HTTP/1.1\n".to_owned(), "\n".to_owned()] {
         let mut stranger = dial(session.port_a).await;
         stranger.write_all(bytes.as_bytes()).await.unwrap();
         let started = Instant::now();
         closed(&mut stranger).await;
-        assert!(
-            started.elapsed() < limits().auth_within,
-            "at once, not by the timer"
-        );
+        assert!(started.elapsed() < limits().auth_within, "at once, not by the timer");
     }
-    let (mut a, mut b) = (
-        admitted(&session, Side::A).await,
-        admitted(&session, Side::B).await,
-    );
+    let (mut a, mut b) = (admitted(&session, Side::A).await, admitted(&session, Side::B).await);
     a.write_all(b"still open for the right ones").await.unwrap();
     read(&mut b, b"still open for the right ones").await;
     assert_eq!(relay.totals().not_authenticated, 4);
@@ -221,17 +177,12 @@ async fn the_wrong_signature_is_closed_without_a_word() {
 
 #[tokio::test]
 async fn silence_and_slowness_end_in_time() {
-    let relay = relay(RelayLimits {
-        auth_within: Duration::from_millis(200),
-        ..limits()
-    });
+    let relay = relay(RelayLimits { auth_within: Duration::from_millis(200), ..limits() });
     let session = relay.open(spec("@c")).unwrap();
     let started = Instant::now();
     let mut silent = dial(session.port_a).await;
     let mut slow = dial(session.port_b).await;
-    slow.write_all(&line(Side::B).as_bytes()[..20])
-        .await
-        .unwrap();
+    slow.write_all(&line(Side::B).as_bytes()[..20]).await.unwrap();
     closed(&mut silent).await;
     closed(&mut slow).await;
     assert!(started.elapsed() >= Duration::from_millis(200));
@@ -246,10 +197,7 @@ async fn a_session_ends_after_its_grace_and_never_under_a_pair() {
     let lonely = relay.open(spec("@c")).unwrap();
     let mut waiting = admitted(&lonely, Side::A).await;
     let busy = relay.open(spec("@c")).unwrap();
-    let (mut a, mut b) = (
-        admitted(&busy, Side::A).await,
-        admitted(&busy, Side::B).await,
-    );
+    let (mut a, mut b) = (admitted(&busy, Side::A).await, admitted(&busy, Side::B).await);
     a.write_all(b"x").await.unwrap();
     read(&mut b, b"x").await;
 
@@ -287,11 +235,7 @@ async fn a_waiting_socket_that_died_is_not_joined_and_the_order_stays() {
 #[tokio::test]
 async fn without_authentication_sockets_are_joined_as_they_come() {
     let relay = relay(limits());
-    let open = SessionSpec {
-        authenticate_a: false,
-        authenticate_b: false,
-        ..spec("@c")
-    };
+    let open = SessionSpec { authenticate_a: false, authenticate_b: false, ..spec("@c") };
     let session = relay.open(open).unwrap();
     let scan = dial(session.port_a).await;
     until_sockets(&relay, (1, 0)).await;
@@ -315,20 +259,10 @@ async fn ten_megabytes_without_a_newline_cost_four_kilobytes() {
     let before = resident_bytes();
     let mut senders = Vec::new();
     for n in 0..60 {
-        let (port, garbage) = (
-            if n % 2 == 0 {
-                session.port_a
-            } else {
-                session.port_b
-            },
-            Arc::clone(&garbage),
-        );
+        let (port, garbage) = (if n % 2 == 0 { session.port_a } else { session.port_b }, Arc::clone(&garbage));
         senders.push(tokio::spawn(async move {
             let mut socket = dial(port).await;
-            socket
-                .write_all(&garbage)
-                .await
-                .expect_err("nobody reads ten megabytes");
+            socket.write_all(&garbage).await.expect_err("nobody reads ten megabytes");
         }));
     }
     for sender in senders {
@@ -341,26 +275,15 @@ async fn ten_megabytes_without_a_newline_cost_four_kilobytes() {
 
 #[tokio::test]
 async fn a_crowd_of_strangers_does_not_keep_the_device_out() {
-    let seats = SeatLimits {
-        total: 1000,
-        anonymous: 64,
-        per_address: 32,
-    };
-    let relay = relay(RelayLimits {
-        seats,
-        unauthenticated_per_side: 8,
-        ..limits()
-    });
+    let seats = SeatLimits { total: 1000, anonymous: 64, per_address: 32 };
+    let relay = relay(RelayLimits { seats, unauthenticated_per_side: 8, ..limits() });
     let session = relay.open(spec("@c")).unwrap();
     let mut crowd = Vec::new();
     for _ in 0..300 {
         crowd.push(dial(session.port_b).await);
         assert!(relay.sockets().0 <= 64);
     }
-    let (mut a, mut b) = (
-        admitted(&session, Side::A).await,
-        admitted(&session, Side::B).await,
-    );
+    let (mut a, mut b) = (admitted(&session, Side::A).await, admitted(&session, Side::B).await);
     b.write_all(b"here").await.unwrap();
     read(&mut a, b"here").await;
 }
@@ -388,29 +311,16 @@ async fn fifty_pairs_keep_their_order() {
     drop(pairs);
     until_sockets(&relay, (0, 0)).await;
     session.stop.cancel();
-    assert_eq!(
-        timeout(SOON, session.ended).await.unwrap().unwrap().pairs,
-        50
-    );
+    assert_eq!(timeout(SOON, session.ended).await.unwrap().unwrap().pairs, 50);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_mebibytes_each_way() {
     const PIECE: usize = MIB;
     fn piece(seed: usize, n: usize) -> Vec<u8> {
-        (0..PIECE / 8)
-            .flat_map(|k| {
-                (seed + n * PIECE + k)
-                    .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                    .to_le_bytes()
-            })
-            .collect()
+        (0..PIECE / 8).flat_map(|k| (seed + n * PIECE + k).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()).collect()
     }
-    async fn flow(
-        mut from: tokio::net::tcp::OwnedWriteHalf,
-        mut to: tokio::net::tcp::OwnedReadHalf,
-        seed: usize,
-    ) {
+    async fn flow(mut from: tokio::net::tcp::OwnedWriteHalf, mut to: tokio::net::tcp::OwnedReadHalf, seed: usize) {
         let send = tokio::spawn(async move {
             for n in 0..200 {
                 from.write_all(&piece(seed, n)).await.unwrap();
@@ -439,36 +349,20 @@ async fn two_hundred_mebibytes_each_way() {
 #[tokio::test]
 async fn sessions_are_counted_per_relay_and_per_atsign() {
     let tasks = Tasks::new();
-    let relay = Relay::new(
-        RelayLimits {
-            sessions: 3,
-            sessions_per_atsign: 2,
-            ..limits()
-        },
-        tasks.clone(),
-    );
+    let relay = Relay::new(RelayLimits { sessions: 3, sessions_per_atsign: 2, ..limits() }, tasks.clone());
     let first = relay.open(spec("@c")).unwrap();
     let _second = relay.open(spec("@c")).unwrap();
-    assert!(matches!(
-        relay.open(spec("@c")),
-        Err(Refusal::TooManyOfYours)
-    ));
+    assert!(matches!(relay.open(spec("@c")), Err(Refusal::TooManyOfYours)));
     let _third = relay.open(spec("@other")).unwrap();
     assert!(matches!(relay.open(spec("@more")), Err(Refusal::Full)));
     assert_eq!((relay.sessions(), relay.totals().refused), (3, 2));
     first.stop.cancel();
     timeout(SOON, first.ended).await.unwrap().unwrap();
     let again = relay.open(spec("@c")).unwrap();
-    let (mut a, mut b) = (
-        admitted(&again, Side::A).await,
-        admitted(&again, Side::B).await,
-    );
+    let (mut a, mut b) = (admitted(&again, Side::A).await, admitted(&again, Side::B).await);
     a.write_all(b"x").await.unwrap();
     read(&mut b, b"x").await;
-    assert!(
-        tasks.close_and_wait(SOON).await,
-        "sessions, guests and pairs end when the relay stops"
-    );
+    assert!(tasks.close_and_wait(SOON).await, "sessions, guests and pairs end when the relay stops");
     closed(&mut a).await;
     closed(&mut b).await;
     assert!(matches!(relay.open(spec("@c")), Err(Refusal::Stopping)));

@@ -55,14 +55,9 @@ impl AuthLine {
     /// The line for these three values; still without its signature.
     #[must_use]
     pub fn new(session_id: &str, client_nonce: &str, rvd_nonce: &str) -> Self {
-        let payload = Payload {
-            session_id: session_id.into(),
-            client_nonce: client_nonce.into(),
-            rvd_nonce: rvd_nonce.into(),
-        };
-        Self {
-            signed_text: serde_json::to_string(&payload).expect("three strings are always JSON"),
-        }
+        let payload =
+            Payload { session_id: session_id.into(), client_nonce: client_nonce.into(), rvd_nonce: rvd_nonce.into() };
+        Self { signed_text: serde_json::to_string(&payload).expect("three strings are always JSON") }
     }
 
     /// The text to sign: compact JSON, these three fields in this order.
@@ -171,8 +166,7 @@ impl Expected {
         if line.len() > AUTH_LINE_BYTES {
             return Err(AuthFailure::TooLong);
         }
-        let envelope: Envelope<'_> =
-            serde_json::from_slice(line).map_err(|_| AuthFailure::Malformed)?;
+        let envelope: Envelope<'_> = serde_json::from_slice(line).map_err(|_| AuthFailure::Malformed)?;
         let hash = match (&*envelope.signing_algo, &*envelope.hashing_algo) {
             ("rsa2048", "sha256") => HashAlgo::Sha256,
             ("rsa2048", "sha512") => HashAlgo::Sha512,
@@ -185,14 +179,9 @@ impl Expected {
         {
             return Err(AuthFailure::OtherSession);
         }
-        let signature =
-            Base64::decode_vec(&envelope.signature).map_err(|_| AuthFailure::Malformed)?;
+        let signature = Base64::decode_vec(&envelope.signature).map_err(|_| AuthFailure::Malformed)?;
         let expected = AuthLine::new(&self.session_id, &self.client_nonce, &self.rvd_nonce);
-        if verify(expected.signed_text(), &signature, hash) {
-            Ok(envelope.n)
-        } else {
-            Err(AuthFailure::Signature)
-        }
+        if verify(expected.signed_text(), &signature, hash) { Ok(envelope.n) } else { Err(AuthFailure::Signature) }
     }
 }
 
@@ -202,11 +191,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn expected() -> Expected {
-        Expected {
-            session_id: "6f".into(),
-            client_nonce: "then".into(),
-            rvd_nonce: "now".into(),
-        }
+        Expected { session_id: "6f".into(), client_nonce: "then".into(), rvd_nonce: "now".into() }
     }
 
     fn line() -> String {
@@ -228,10 +213,7 @@ mod tests {
     #[test]
     fn the_line_is_pinned() {
         let auth = AuthLine::new("6f", "then", "n/\"w");
-        assert_eq!(
-            auth.signed_text(),
-            r#"{"sessionId":"6f","clientNonce":"then","rvdNonce":"n/\"w"}"#
-        );
+        assert_eq!(auth.signed_text(), r#"{"sessionId":"6f","clientNonce":"then","rvdNonce":"n/\"w"}"#);
         assert_eq!(
             auth.print("c2ln"),
             concat!(
@@ -251,19 +233,13 @@ mod tests {
         });
         assert_eq!(outcome, Ok(None));
         let text = r#"{"sessionId":"6f","clientNonce":"then","rvdNonce":"now"}"#;
-        assert_eq!(
-            asked,
-            Some((text.to_owned(), b"sig".to_vec(), HashAlgo::Sha256))
-        );
+        assert_eq!(asked, Some((text.to_owned(), b"sig".to_vec(), HashAlgo::Sha256)));
     }
 
     #[test]
     fn unknown_fields_and_sha512_are_accepted() {
         assert_eq!(check(&line().replace("sha256", "sha512")), Ok(None));
-        assert_eq!(
-            check(&line().replace("rsa2048\"", "rsa2048\",\"later\":[1]")),
-            Ok(None)
-        );
+        assert_eq!(check(&line().replace("rsa2048\"", "rsa2048\",\"later\":[1]")), Ok(None));
         assert_eq!(check(line().trim_end()), Ok(None), "without its newline");
     }
 
@@ -271,38 +247,14 @@ mod tests {
     fn faults_are_named() {
         assert_eq!(check("garbage"), Err(AuthFailure::Malformed));
         assert_eq!(check(""), Err(AuthFailure::Malformed));
-        assert_eq!(
-            check(&line().replace("c2ln", "c2l")),
-            Err(AuthFailure::Malformed)
-        );
-        assert_eq!(
-            check(&line().replace("now", "new")),
-            Err(AuthFailure::OtherSession)
-        );
-        assert_eq!(
-            check(&line().replace("then", "that")),
-            Err(AuthFailure::OtherSession)
-        );
-        assert_eq!(
-            check(&line().replace("6f", "7f")),
-            Err(AuthFailure::OtherSession)
-        );
-        assert_eq!(
-            check(&line().replace("sha256", "md5")),
-            Err(AuthFailure::Algorithm)
-        );
-        assert_eq!(
-            check(&line().replace("rsa2048", "none")),
-            Err(AuthFailure::Algorithm)
-        );
-        assert_eq!(
-            check(&line().replace("c2ln", "bm8=")),
-            Err(AuthFailure::Signature)
-        );
-        assert_eq!(
-            check(&"x".repeat(AUTH_LINE_BYTES + 1)),
-            Err(AuthFailure::TooLong)
-        );
+        assert_eq!(check(&line().replace("c2ln", "c2l")), Err(AuthFailure::Malformed));
+        assert_eq!(check(&line().replace("now", "new")), Err(AuthFailure::OtherSession));
+        assert_eq!(check(&line().replace("then", "that")), Err(AuthFailure::OtherSession));
+        assert_eq!(check(&line().replace("6f", "7f")), Err(AuthFailure::OtherSession));
+        assert_eq!(check(&line().replace("sha256", "md5")), Err(AuthFailure::Algorithm));
+        assert_eq!(check(&line().replace("rsa2048", "none")), Err(AuthFailure::Algorithm));
+        assert_eq!(check(&line().replace("c2ln", "bm8=")), Err(AuthFailure::Signature));
+        assert_eq!(check(&"x".repeat(AUTH_LINE_BYTES + 1)), Err(AuthFailure::TooLong));
         let twice = line().replace("{\"payload", "{\"signature\":\"c2ln\",\"payload");
         assert_eq!(check(&twice), Err(AuthFailure::Malformed), "a field twice");
     }

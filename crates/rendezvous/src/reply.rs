@@ -72,16 +72,9 @@ impl RelayReply {
             return Err(ReplyError::TooLong);
         }
         let text = text.trim();
-        let reply = if text.starts_with('{') {
-            Self::parse_json(text)?
-        } else {
-            Self::parse_csv(text)?
-        };
+        let reply = if text.starts_with('{') { Self::parse_json(text)? } else { Self::parse_csv(text)? };
         let host_is_good = (1..=HOST_BYTES).contains(&reply.host.len())
-            && reply
-                .host
-                .bytes()
-                .all(|b| b.is_ascii_graphic() && b != b',');
+            && reply.host.bytes().all(|b| b.is_ascii_graphic() && b != b',');
         if !host_is_good {
             return Err(ReplyError::Field("address"));
         }
@@ -94,11 +87,7 @@ impl RelayReply {
     /// Four fields or more; what follows the fourth is ignored.
     fn parse_csv(text: &str) -> Result<Self, ReplyError> {
         let mut fields = text.split(',').map(str::trim);
-        let mut next = || {
-            fields
-                .next()
-                .ok_or_else(|| ReplyError::Malformed("fewer than four fields".to_owned()))
-        };
+        let mut next = || fields.next().ok_or_else(|| ReplyError::Malformed("fewer than four fields".to_owned()));
         let (host, port_a, port_b, nonce) = (next()?, next()?, next()?, next()?);
         Ok(Self {
             host: host.to_owned(),
@@ -111,8 +100,7 @@ impl RelayReply {
     }
 
     fn parse_json(text: &str) -> Result<Self, ReplyError> {
-        let wire: Wire =
-            serde_json::from_str(text).map_err(|error| ReplyError::Malformed(error.to_string()))?;
+        let wire: Wire = serde_json::from_str(text).map_err(|error| ReplyError::Malformed(error.to_string()))?;
         Ok(Self {
             host: wire.address,
             port_a: wire.port_a,
@@ -182,10 +170,7 @@ mod tests {
         assert_eq!((reply.port_a.get(), reply.port_b.get()), (41001, 41002));
         assert_eq!(reply.nonce.as_deref(), Some("2024-10-24T10:00:00.987654"));
         assert_eq!(reply.print_csv(), text);
-        assert_eq!(
-            RelayReply::parse(&format!("{text},more,and more")).unwrap(),
-            reply
-        );
+        assert_eq!(RelayReply::parse(&format!("{text},more,and more")).unwrap(), reply);
     }
 
     #[test]
@@ -201,8 +186,7 @@ mod tests {
         let reply = RelayReply::parse(text).unwrap();
         assert!(reply.supports_event_logging && reply.auto_detects_auth);
         assert_eq!(reply.print_json(), text);
-        let short =
-            r#"{"address":"relay.example","portA":1,"portB":2,"rvdNonce":"n","later":null}"#;
+        let short = r#"{"address":"relay.example","portA":1,"portB":2,"rvdNonce":"n","later":null}"#;
         assert!(!RelayReply::parse(short).unwrap().auto_detects_auth);
     }
 
@@ -222,14 +206,8 @@ mod tests {
 
     #[test]
     fn a_refusal_is_made_fit_to_be_shown() {
-        assert_eq!(
-            Nack::new(" 443 is\u{1b}[2J\nnot bound ").as_str(),
-            "443 is [2J not bound"
-        );
-        assert_eq!(
-            Nack::new(&"é".repeat(10_000)).as_str().chars().count(),
-            NACK_CHARS
-        );
+        assert_eq!(Nack::new(" 443 is\u{1b}[2J\nnot bound ").as_str(), "443 is [2J not bound");
+        assert_eq!(Nack::new(&"é".repeat(10_000)).as_str().chars().count(), NACK_CHARS);
     }
 
     proptest! {

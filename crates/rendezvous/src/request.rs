@@ -149,14 +149,9 @@ impl RelayRequest {
         if text.len() > MESSAGE_BYTES {
             return Err(RequestError::TooLong);
         }
-        let wire: Wire = serde_json::from_str(text)
-            .map_err(|error| RequestError::Malformed(error.to_string()))?;
+        let wire: Wire = serde_json::from_str(text).map_err(|error| RequestError::Malformed(error.to_string()))?;
         let check = |good: bool, name| {
-            if good {
-                Ok(())
-            } else {
-                Err(RequestError::Field(name))
-            }
+            if good { Ok(()) } else { Err(RequestError::Field(name)) }
         };
         check(is_session_id(&wire.session_id), "sessionId")?;
         check(is_text(&wire.at_sign_a, ATSIGN_BYTES), "atSignA")?;
@@ -206,8 +201,7 @@ impl RelayRequest {
 
 /// Letters, digits and `-`: it becomes part of key names.
 pub(crate) fn is_session_id(text: &str) -> bool {
-    (1..=SESSION_ID_BYTES).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    (1..=SESSION_ID_BYTES).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
 /// No comma (it would break the comma-separated reply), no control characters.
@@ -244,46 +238,22 @@ mod tests {
         assert_eq!(request.auth_mode, Some(AuthMode::Escr));
         assert!(request.only_443 && request.multiple_acks_ok && request.json_reply);
         assert_eq!(request.pre_fetch.len(), 1);
-        assert!(
-            !format!("{request:?}").contains("c2VjcmV0"),
-            "a secret has no Debug"
-        );
+        assert!(!format!("{request:?}").contains("c2VjcmV0"), "a secret has no Debug");
         assert_eq!(RelayRequest::parse(&request.print()).unwrap(), request);
     }
 
     #[test]
     fn faults_are_named() {
         let field = |from: &str, to: &str| RelayRequest::parse(&OLD.replace(from, to)).unwrap_err();
-        assert_eq!(
-            field("6f9619ff-8b86-4d01-b42d-00cf4fc964ff", "a.b"),
-            RequestError::Field("sessionId")
-        );
-        assert_eq!(
-            field("6f9619ff-8b86-4d01-b42d-00cf4fc964ff", ""),
-            RequestError::Field("sessionId")
-        );
+        assert_eq!(field("6f9619ff-8b86-4d01-b42d-00cf4fc964ff", "a.b"), RequestError::Field("sessionId"));
+        assert_eq!(field("6f9619ff-8b86-4d01-b42d-00cf4fc964ff", ""), RequestError::Field("sessionId"));
         assert_eq!(field("@c", ""), RequestError::Field("atSignA"));
-        assert_eq!(
-            field("@d", &"d".repeat(300)),
-            RequestError::Field("atSignB")
-        );
+        assert_eq!(field("@d", &"d".repeat(300)), RequestError::Field("atSignB"));
         assert_eq!(field("2024-", "20,24-"), RequestError::Field("clientNonce"));
         assert!(matches!(field("true", "1"), RequestError::Malformed(_)));
-        assert!(
-            matches!(
-                field("clientNonce", "sessionId"),
-                RequestError::Malformed(_)
-            ),
-            "a field twice"
-        );
-        assert!(matches!(
-            RelayRequest::parse("6f9619ff"),
-            Err(RequestError::Malformed(_))
-        ));
-        assert_eq!(
-            RelayRequest::parse(&" ".repeat(MESSAGE_BYTES + 1)),
-            Err(RequestError::TooLong)
-        );
+        assert!(matches!(field("clientNonce", "sessionId"), RequestError::Malformed(_)), "a field twice");
+        assert!(matches!(RelayRequest::parse("6f9619ff"), Err(RequestError::Malformed(_))));
+        assert_eq!(RelayRequest::parse(&" ".repeat(MESSAGE_BYTES + 1)), Err(RequestError::TooLong));
         let many = format!(r#","preFetch":[{}]}}"#, [r#""x""#; PRE_FETCH + 1].join(","));
         assert_eq!(field("}", &many), RequestError::Field("preFetch"));
     }

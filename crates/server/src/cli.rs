@@ -227,7 +227,9 @@ fn run(home: &Home, listen: Option<SocketAddr>) -> Result<(), Failure> {
         let stop = signals::shutdown_token()?;
         let server = Server::start(config).map_err(|error| {
             let hint = match error.kind() {
-                io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE, or choose another with --listen",
+                io::ErrorKind::PermissionDenied => {
+                    "; ports below 1024 need CAP_NET_BIND_SERVICE, or choose another with --listen"
+                }
                 io::ErrorKind::AddrInUse => "; another program listens there, or this server runs already",
                 _ => "",
             };

@@ -63,7 +63,10 @@ enum Talk {
 
 enum Place {
     Anonymous(Seat),
-    Settled { house: HouseSeat, _seat: SettledSeat },
+    Settled {
+        house: HouseSeat,
+        _seat: SettledSeat,
+    },
     /// Between the two.
     Standing,
 }
@@ -111,13 +114,7 @@ pub(crate) async fn receive(shared: Arc<Shared>, tcp: TcpStream, address: IpAddr
 }
 
 impl Guest {
-    fn new(
-        shared: Arc<Shared>,
-        stream: ServerStream,
-        address: IpAddr,
-        port_of: Option<AtSign>,
-        seat: Seat,
-    ) -> Self {
+    fn new(shared: Arc<Shared>, stream: ServerStream, address: IpAddr, port_of: Option<AtSign>, seat: Seat) -> Self {
         let talk = if port_of.is_some() { Talk::Server } else { Talk::Open };
         Self {
             shared,

@@ -231,12 +231,8 @@ impl Home {
         let now = now_ms();
         let record = Record::new(secret.as_str(), Metadata::default(), now);
         let account = Account { at_sign: at_sign.clone(), port, created_at: now };
-        let batch = Batch::new(now).add_account(account).put(
-            at_sign,
-            &AtKey::private_key("at_secret"),
-            record,
-            LogAs::Nothing,
-        );
+        let batch =
+            Batch::new(now).add_account(account).put(at_sign, &AtKey::private_key("at_secret"), record, LogAs::Nothing);
         match store.commit(batch).await {
             Ok(_) => Ok(secret),
             Err(StoreError::Conflict) => Err(AddError::Exists(at_sign.clone())),

@@ -51,7 +51,10 @@ fn the_c_daemon_finds_its_server_and_starts() {
     let signature = KEY.sign(SignatureHash::Sha256, text.as_bytes()).unwrap();
     alice.ask(&format!("pkam:{signature}\r"), "data:success\n@alice@");
     let all = alice.reply("plookup:all:publickey@bob\r");
-    assert!(all.starts_with(r#"data:{"key":"public:publickey@bob","data":"MIIB","metaData":{"createdBy":"@bob""#), "{all}");
+    assert!(
+        all.starts_with(r#"data:{"key":"public:publickey@bob","data":"MIIB","metaData":{"createdBy":"@bob""#),
+        "{all}"
+    );
     assert!(all.ends_with("}\n@alice@"), "{all}");
     alice.ask(
         "llookup:shared_key.bob@alice\r",
@@ -90,7 +93,8 @@ fn first_activation_of_the_dart_tool_and_the_old_one() {
     let secret = world.add("alice");
     let public = KEY.public_key().unwrap().to_base64();
     let mut status = world.connect();
-    status.ask("lookup:publickey@alice", "error:AT0015-Exception: public:publickey@alice does not exist in keystore\n@");
+    status
+        .ask("lookup:publickey@alice", "error:AT0015-Exception: public:publickey@alice does not exist in keystore\n@");
     // One household only: whose names are meant is clear.
     status.ask("scan", "data:[]\n@");
 
@@ -120,20 +124,28 @@ fn first_activation_of_the_dart_tool_and_the_old_one() {
     // The key works in the legacy form too.
     second.pkam("alice");
     second.ask("scan", "data:[\"public:publickey@alice\"]\n@alice@");
-    second.ask(&format!("llookup:{id}.new.enrollments.__manage@alice"), &format!(
-        "data:{}\n@alice@",
-        // The owner with all rights may look; nobody may write or list it.
-        world.store.get(&"@alice".parse().unwrap(), &postern_proto::AtKey::parse(&format!("{id}.new.enrollments.__manage@alice")).unwrap()).unwrap().unwrap().value
-    ));
+    second.ask(
+        &format!("llookup:{id}.new.enrollments.__manage@alice"),
+        &format!(
+            "data:{}\n@alice@",
+            // The owner with all rights may look; nobody may write or list it.
+            world
+                .store
+                .get(
+                    &"@alice".parse().unwrap(),
+                    &postern_proto::AtKey::parse(&format!("{id}.new.enrollments.__manage@alice")).unwrap()
+                )
+                .unwrap()
+                .unwrap()
+                .value
+        ),
+    );
     status.ask("scan", "data:[\"publickey@alice\"]\n@");
     // The secret is gone for good.
     let mut late = world.connect();
     let challenge = late.challenge("alice");
     let digest = postern_crypto::sha512_hex(&[secret.as_bytes(), challenge.as_bytes()]);
-    late.ask(
-        &format!("cram:{digest}"),
-        "error:AT0015-Exception: privatekey:at_secret does not exist in keystore\n@",
-    );
+    late.ask(&format!("cram:{digest}"), "error:AT0015-Exception: privatekey:at_secret does not exist in keystore\n@");
 }
 
 #[test]
@@ -182,7 +194,10 @@ fn metadata_merges_null_clears_and_times_hide() {
     alice.ask("update:ttl:100000:isEncrypted:true:ivNonce:AA==:k@alice one", "data:0\n@alice@");
     alice.ask("update:ivNonce:null:ccd:True:k@alice two", "data:1\n@alice@");
     let meta = alice.reply("llookup:meta:k@alice");
-    assert!(meta.contains("\"ttl\":100000") && meta.contains("\"isEncrypted\":true") && meta.contains("\"version\":1"), "{meta}");
+    assert!(
+        meta.contains("\"ttl\":100000") && meta.contains("\"isEncrypted\":true") && meta.contains("\"version\":1"),
+        "{meta}"
+    );
     assert!(meta.contains("\"ccd\":true") && !meta.contains("ivNonce"), "{meta}");
     alice.ask("update:ttb:100000:later@alice v", "data:2\n@alice@");
     alice.ask("llookup:later@alice", "data:null\n@alice@");
@@ -206,7 +221,10 @@ fn small_verbs() {
     let otp = alice.reply("otp:get");
     assert_eq!(otp.len(), "data:ABCDE2\n@alice@".len(), "{otp}");
     alice.ask("otp:put:secret1", "data:ok\n@alice@");
-    alice.ask("enroll:approve:{\"enrollmentId\":\"x\"}", "error:AT0011-Internal server exception : enroll:approve is not supported yet\n@alice@");
+    alice.ask(
+        "enroll:approve:{\"enrollmentId\":\"x\"}",
+        "error:AT0011-Internal server exception : enroll:approve is not supported yet\n@alice@",
+    );
     alice.ask("keys:get:self", "error:AT0011-Internal server exception : keys can be used on connections with an approved enrollment only\n@alice@");
     alice.send(b"@exit\n");
     alice.expect_end();

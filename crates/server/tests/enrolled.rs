@@ -39,7 +39,12 @@ fn world() -> World {
 fn an_enrolment_stays_in_its_namespaces() {
     let world = world();
     let mut owner = world.login("alice");
-    for line in ["update:a.photos@alice x", "update:@bob:b.photos@alice x", "update:public:c.photos@alice x", "update:d.sshnp@alice x"] {
+    for line in [
+        "update:a.photos@alice x",
+        "update:@bob:b.photos@alice x",
+        "update:public:c.photos@alice x",
+        "update:d.sshnp@alice x",
+    ] {
         assert!(owner.reply(line).starts_with("data:"));
     }
     world.login("bob").ask("update:@alice:e.photos@bob x", "data:0\n@bob@");
@@ -47,9 +52,15 @@ fn an_enrolment_stays_in_its_namespaces() {
     let mut device = world.connect();
     assert_eq!(pkam(&mut device), "data:success\n@alice@");
     for line in [
-        "update:@bob:request.dev1.sshnp@alice v", "llookup:d.sshnp@alice", "llookup:public:c.photos@alice",
-        "update:shared_key.bob@alice v", "update:@bob:shared_key@alice v", "llookup:shared_key.bob@alice",
-        "notify:@bob:ping.dev1.sshnp@alice:v", "plookup:c.photos@alice", "delete:d.sshnp@alice",
+        "update:@bob:request.dev1.sshnp@alice v",
+        "llookup:d.sshnp@alice",
+        "llookup:public:c.photos@alice",
+        "update:shared_key.bob@alice v",
+        "update:@bob:shared_key@alice v",
+        "llookup:shared_key.bob@alice",
+        "notify:@bob:ping.dev1.sshnp@alice:v",
+        "plookup:c.photos@alice",
+        "delete:d.sshnp@alice",
     ] {
         let reply = device.reply(line);
         assert!(reply.starts_with("data:"), "{line}: {reply}");
@@ -64,7 +75,11 @@ fn an_enrolment_stays_in_its_namespaces() {
         ("update:privatekey:at_pkam_publickey MIIB", "update", "privatekey:at_pkam_publickey"),
         ("update:public:publickey@alice MIIB", "update", "public:publickey@alice"),
         ("delete:privatekey:at_secret", "delete", "privatekey:at_secret"),
-        (&format!("llookup:{ID}.new.enrollments.__manage@alice"), "llookup", &format!("{ID}.new.enrollments.__manage@alice")),
+        (
+            &format!("llookup:{ID}.new.enrollments.__manage@alice"),
+            "llookup",
+            &format!("{ID}.new.enrollments.__manage@alice"),
+        ),
     ] {
         device.ask(line, &format!(
             "error:AT0009-UnAuthorized client in request : Connection with enrollment ID {ID} is not authorized to {verb} key: {key}\n@alice@"
@@ -73,7 +88,11 @@ fn an_enrolment_stays_in_its_namespaces() {
     device.ask("scan", "data:[\"@bob:request.dev1.sshnp@alice\",\"@bob:shared_key@alice\",\"public:c.photos@alice\",\"shared_key.bob@alice\"]\n@alice@");
     device.ask("scan:@bob", "data:[]\n@alice@");
     assert!(device.reply("otp:put:secret1").starts_with("error:AT0009-"));
-    assert!(device.reply(&format!("keys:get:keyName:{ID}.default_enc_private_key.__manage@alice")).starts_with("error:AT0015-"));
+    assert!(
+        device
+            .reply(&format!("keys:get:keyName:{ID}.default_enc_private_key.__manage@alice"))
+            .starts_with("error:AT0015-")
+    );
     device.send(b"monitor:strict\n");
     device.expect_silence();
     let mut bob = world.login("bob");

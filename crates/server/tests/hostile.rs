@@ -24,7 +24,21 @@ fn nonsense_is_answered_and_nothing_breaks() {
     let invalid = "error:AT0003-Exception: invalid command\n@";
     let mut client = world.connect();
     client.ask("noop:0", "data:ok\n@");
-    for line in ["", "\r", "hello", "pol", "stats:1", "config:block:show", "sync:from:1:limit:5", "update:", "batch:[]", "notify:@:", "\0\0\0", "cram:12", "monitor:soon"] {
+    for line in [
+        "",
+        "\r",
+        "hello",
+        "pol",
+        "stats:1",
+        "config:block:show",
+        "sync:from:1:limit:5",
+        "update:",
+        "batch:[]",
+        "notify:@:",
+        "\0\0\0",
+        "cram:12",
+        "monitor:soon",
+    ] {
         client.ask(line, invalid);
     }
     client.send(b"\xff\xfe\xfd:\x80\n");
@@ -41,7 +55,9 @@ fn nonsense_is_answered_and_nothing_breaks() {
     std::io::Write::write_all(&mut raw, b"GET / HTTP/1.1\r\n\r\n").unwrap();
     let mut rest = Vec::new();
     let _ = raw.read_to_end(&mut rest);
-    world.login("alice").ask("llookup:x@alice", "error:AT0015-key not found : x@alice does not exist in keystore\n@alice@");
+    world
+        .login("alice")
+        .ask("llookup:x@alice", "error:AT0015-key not found : x@alice does not exist in keystore\n@alice@");
 }
 
 #[test]

@@ -30,13 +30,25 @@ fn verbs_by_callers() {
     let alice = || world.login("alice");
     let auth = "error:AT0401-Exception: Command cannot be executed without auth\n@";
     for line in [
-        "llookup:secret.ns@bob", "plookup:open.ns@bob", "update:secret.ns@bob x", "update:public:open.ns@bob x",
-        "delete:secret.ns@bob", "delete:privatekey:at_secret", "update:privatekey:at_pkam_publickey x",
-        "notify:remove:x", "monitor", "otp:get", "otp:put:secret1", "keys:get:self",
+        "llookup:secret.ns@bob",
+        "plookup:open.ns@bob",
+        "update:secret.ns@bob x",
+        "update:public:open.ns@bob x",
+        "delete:secret.ns@bob",
+        "delete:privatekey:at_secret",
+        "update:privatekey:at_pkam_publickey x",
+        "notify:remove:x",
+        "monitor",
+        "otp:get",
+        "otp:put:secret1",
+        "keys:get:self",
     ] {
         anyone().ask(line, auth);
     }
-    anyone().ask("notify:@bob:k.ns@alice:v", "error:AT0401-Exception: Notify command cannot be executed without authentication\n@");
+    anyone().ask(
+        "notify:@bob:k.ns@alice:v",
+        "error:AT0401-Exception: Notify command cannot be executed without authentication\n@",
+    );
     anyone().ask("enroll:list", "error:AT0401-Exception: Cannot list enrollment without authentication\n@");
     anyone().ask("scan:@bob", "error:AT0401-Exception: Scan to another atSign cannot be performed without auth\n@");
     // Two households: a stranger has to say whose names it wants.

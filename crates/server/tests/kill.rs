@@ -43,7 +43,8 @@ fn home(dir: &Path) -> Home {
 fn stream(mut client: Client, label: String, acknowledged: &Sender<(String, i64)>) {
     for n in 0.. {
         let key = format!("{label}n{n}");
-        let request = format!("update:@bob:{key}@alice value-of-{key}\nnotify:id:{key}:@bob:{key}@alice:value-of-{key}\n");
+        let request =
+            format!("update:@bob:{key}@alice value-of-{key}\nnotify:id:{key}:@bob:{key}@alice:value-of-{key}\n");
         if client.try_send(request.as_bytes()).is_err() {
             return;
         }
@@ -141,5 +142,8 @@ fn nothing_acknowledged_is_lost_and_nothing_is_half_there() {
         let line = client.text();
         wanted.retain(|key| !line.contains(&format!("\"id\":\"{key}\"")));
     }
-    println!("{kills} kills, {} acknowledged updates, {total} acknowledged notifications, none lost", acknowledged.len());
+    println!(
+        "{kills} kills, {} acknowledged updates, {total} acknowledged notifications, none lost",
+        acknowledged.len()
+    );
 }

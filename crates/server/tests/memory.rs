@@ -51,7 +51,8 @@ fn an_idle_monitor_costs_less_than_promised() {
         client.expect("@");
         client.pkam("alice");
         // Half as the C daemon, half as the Dart one does.
-        let line = if n.is_multiple_of(2) { format!("monitor dev{n}.sshnp@\n") } else { "monitor:selfNotifications\n".into() };
+        let line =
+            if n.is_multiple_of(2) { format!("monitor dev{n}.sshnp@\n") } else { "monitor:selfNotifications\n".into() };
         client.send(line.as_bytes());
         client.expect_silence();
         client

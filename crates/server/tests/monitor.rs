@@ -26,7 +26,10 @@ fn a_monitor_hears_what_matches_and_never_a_prompt() {
     bob.send(b"monitor:strict dev1.sshnp@\n");
     bob.ask("noop:0", "data:ok\n");
     let mut alice = world.login("alice");
-    alice.ask("notify:id:n1:update:ttln:60000:isEncrypted:true:ivNonce:8m==:@bob:Ping.dev1.sshnp@alice:Vt==", "data:n1\n@alice@");
+    alice.ask(
+        "notify:id:n1:update:ttln:60000:isEncrypted:true:ivNonce:8m==:@bob:Ping.dev1.sshnp@alice:Vt==",
+        "data:n1\n@alice@",
+    );
     bob.expect(&format!(
         "notification: {{\"id\":\"n1\",\"from\":\"@alice\",\"to\":\"@bob\",\"key\":\"@bob:Ping.dev1.sshnp@alice\",\"value\":\"Vt==\",\"operation\":\"update\",\"epochMillis\":{},\"messageType\":\"MessageType.key\",\"isEncrypted\":true,\"metadata\":{{\"encKeyName\":null,\"encAlgo\":null,\"ivNonce\":\"8m==\",\"skeEncKeyName\":null,\"skeEncAlgo\":null,\"sharedKeyEnc\":null,\"pubKeyCS\":null}}}}\n",
         world.store.received_since(&"@bob".parse().unwrap(), 0, 0, 10).unwrap()[0].at
@@ -110,8 +113,10 @@ fn a_stream_of_notifications_during_replay_arrives_whole_and_once() {
 
 #[test]
 fn statistics_come_on_time_unless_strict() {
-    let limits =
-        postern_server::Limits { stats_every: std::time::Duration::from_millis(200), ..postern_server::Limits::default() };
+    let limits = postern_server::Limits {
+        stats_every: std::time::Duration::from_millis(200),
+        ..postern_server::Limits::default()
+    };
     let world = World::with(limits);
     world.add_activated("alice");
     let mut loose = world.login("alice");
@@ -136,11 +141,17 @@ fn bad_expressions_and_second_logins_are_refused() {
     let mut bob = world.login("bob");
     bob.ask("monitor (", "error:AT0003-Invalid syntax : invalid regular expression\n@bob@");
     bob.send(b"monitor:strict .*\n");
-    bob.ask("from:@bob", "error:AT0011-Internal server exception : a monitoring connection cannot authenticate again\n");
+    bob.ask(
+        "from:@bob",
+        "error:AT0011-Internal server exception : a monitoring connection cannot authenticate again\n",
+    );
     let mut alice = world.login("alice");
     alice.ask("notify:id:x:@bob:k.ns@alice:v", "data:x\n@alice@");
     assert_eq!(pushed(&bob.text()).id.as_str(), "x");
-    alice.ask("notify:id:y:@bob:k.ns@bob:v", "error:AT0009-UnAuthorized client in request : @alice is not authorized to send notification as @bob\n@alice@");
+    alice.ask(
+        "notify:id:y:@bob:k.ns@bob:v",
+        "error:AT0009-UnAuthorized client in request : @alice is not authorized to send notification as @bob\n@alice@",
+    );
     // Nobody here: taken, and kept as failed.
     alice.ask("notify:id:z:@carol:k.ns@alice:v", "data:z\n@alice@");
     // To oneself.

@@ -27,25 +27,28 @@ pub struct ControlReader {
     ends_lines: bool,
 }
 
+/// More than a control line can have arrived without an end: the stream makes no sense, end the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControlTooLong;
+
 /// Length of a request that ends without a newline.
 const BARE_REQUEST: usize = 77;
 
 impl ControlReader {
-    /// Adds decrypted bytes and calls `each` for every complete line. An error
-    /// means that the stream makes no sense: end the session.
-    pub fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(ControlLine)) -> Result<(), ()> {
+    /// Adds decrypted bytes and calls `each` for every complete line.
+    pub fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(ControlLine)) -> Result<(), ControlTooLong> {
         self.buffer.extend_from_slice(bytes);
         while let Some(at) = self.buffer.iter().position(|b| *b == b'\n') {
             self.ends_lines = true;
             let line: Vec<u8> = self.buffer.drain(..=at).collect();
             each(ControlLine::parse(line.get(..at).unwrap_or_default()));
         }
-        if !self.ends_lines && self.buffer.len() % BARE_REQUEST == 0 && self.buffer.starts_with(b"connect:") {
+        if !self.ends_lines && self.buffer.len().is_multiple_of(BARE_REQUEST) && self.buffer.starts_with(b"connect:") {
             for request in std::mem::take(&mut self.buffer).chunks(BARE_REQUEST) {
                 each(ControlLine::parse(request));
             }
         }
-        if self.buffer.len() > CONTROL_LINE_BYTES { Err(()) } else { Ok(()) }
+        if self.buffer.len() > CONTROL_LINE_BYTES { Err(ControlTooLong) } else { Ok(()) }
     }
 }
 

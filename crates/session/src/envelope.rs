@@ -46,9 +46,7 @@ impl Envelope {
     pub fn sign<P: Serialize>(payload: &P, key: &RsaPrivateKey) -> Result<String, CryptoError> {
         let text = serde_json::to_string(payload).map_err(|_| CryptoError)?;
         let signature = key.sign(SignatureHash::Sha256, text.as_bytes())?;
-        Ok(format!(
-            r#"{{"payload":{text},"signature":"{signature}","hashingAlgo":"sha256","signingAlgo":"rsa2048"}}"#
-        ))
+        Ok(format!(r#"{{"payload":{text},"signature":"{signature}","hashingAlgo":"sha256","signingAlgo":"rsa2048"}}"#))
     }
 
     /// Reads an envelope. Duplicate names are refused: two readers could see two payloads.

@@ -11,12 +11,12 @@ mod keys;
 mod limits;
 mod permit;
 mod ping;
-mod request;
 mod reply;
-mod ssh_key;
+mod request;
 mod span;
+mod ssh_key;
 
-pub use control::{ControlLine, ControlReader};
+pub use control::{ControlLine, ControlReader, ControlTooLong};
 pub use device_name::{BadDeviceName, DeviceName};
 pub use door::{Denied, Door, Knocked};
 pub use envelope::{Envelope, EnvelopeError};

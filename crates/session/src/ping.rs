@@ -64,11 +64,7 @@ impl Features {
             (self.sr_e2ee, wanted.sr_e2ee, "encrypt traffic to the socket rendezvous"),
             (self.accepts_public_keys, wanted.accepts_public_keys, "accept ssh public keys from the client"),
             (self.supports_port_choice, wanted.supports_port_choice, "support requests for specific device ports"),
-            (
-                self.adjustable_timeout,
-                wanted.adjustable_timeout,
-                "support the 'timeout' value in npt session requests",
-            ),
+            (self.adjustable_timeout, wanted.adjustable_timeout, "support the 'timeout' value in npt session requests"),
         ]
         .into_iter()
         .find(|(has, wants, _)| *wants && !*has)
@@ -113,7 +109,9 @@ mod tests {
             old.supported_features.missing(wanted).unwrap().to_string(),
             "This device daemon does not authenticate to the socket rendezvous"
         );
-        assert!(old.supported_features.missing(Features { accepts_public_keys: true, ..Features::default() }).is_none());
+        assert!(
+            old.supported_features.missing(Features { accepts_public_keys: true, ..Features::default() }).is_none()
+        );
         assert_eq!(PingResponse::parse("pong"), None);
         assert_eq!(PingResponse::parse(&now.print()), Some(now));
     }

@@ -32,14 +32,11 @@ pub(crate) fn batch(db: &Connection, batch: &Batch) -> Result<Committed> {
 pub(crate) fn sweep(db: &Connection, now: Millis) -> Result<Swept> {
     let rows = i64::try_from(SWEEP_ROWS).expect("a small constant");
     let drop_from = |text: &str| change(db, text, params![now, rows]);
-    let records = drop_from(
-        "DELETE FROM records WHERE rowid IN (SELECT rowid FROM records WHERE expires_at <= ?1 LIMIT ?2)",
-    )?;
-    let received = drop_from(
-        "DELETE FROM received WHERE rowid IN (SELECT rowid FROM received WHERE expires_at <= ?1 LIMIT ?2)",
-    )?;
-    let sent =
-        drop_from("DELETE FROM sent WHERE rowid IN (SELECT rowid FROM sent WHERE expires_at <= ?1 LIMIT ?2)")?;
+    let records =
+        drop_from("DELETE FROM records WHERE rowid IN (SELECT rowid FROM records WHERE expires_at <= ?1 LIMIT ?2)")?;
+    let received =
+        drop_from("DELETE FROM received WHERE rowid IN (SELECT rowid FROM received WHERE expires_at <= ?1 LIMIT ?2)")?;
+    let sent = drop_from("DELETE FROM sent WHERE rowid IN (SELECT rowid FROM sent WHERE expires_at <= ?1 LIMIT ?2)")?;
     let more = [records, received, sent].contains(&SWEEP_ROWS);
     Ok(Swept { records, notifications: received + sent, more })
 }

@@ -23,9 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use postern_proto::{AtKey, AtSign, Millis, Notification, NotificationId, Record};
-use postern_store::{
-    Account, Batch, Committed, Delivery, LogEntry, Pending, Store, StoreError, Swept, Visit,
-};
+use postern_store::{Account, Batch, Committed, Delivery, LogEntry, Pending, Store, StoreError, Swept, Visit};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Result, sql};
@@ -52,16 +50,13 @@ impl SqliteStore {
         create(path)?;
         let mut write = Connection::open_with_flags(path, flags(OpenFlags::SQLITE_OPEN_READ_WRITE)).map_err(sql)?;
         configure(&write, limits::WRITER_CACHE_KIB)?;
-        let mode: String =
-            write.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(sql)?;
+        let mode: String = write.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)).map_err(sql)?;
         if mode != "wal" {
             return Err(StoreError::Io("the file system does not support a write-ahead log".into()));
         }
         write.pragma_update(None, "synchronous", "full").map_err(sql)?;
         write.pragma_update(None, "foreign_keys", true).map_err(sql)?;
-        write
-            .pragma_update_and_check(None, "journal_size_limit", limits::WAL_KEPT_BYTES, |_| Ok(()))
-            .map_err(sql)?;
+        write.pragma_update_and_check(None, "journal_size_limit", limits::WAL_KEPT_BYTES, |_| Ok(())).map_err(sql)?;
         schema::migrate(&mut write)?;
 
         let reader = || {
@@ -110,13 +105,7 @@ impl Store for SqliteStore {
         read::log_since(&self.reader(), owner, after, limit)
     }
 
-    fn received_since(
-        &self,
-        owner: &AtSign,
-        after: Millis,
-        now: Millis,
-        limit: usize,
-    ) -> Result<Vec<Notification>> {
+    fn received_since(&self, owner: &AtSign, after: Millis, now: Millis, limit: usize) -> Result<Vec<Notification>> {
         read::received_since(&self.reader(), owner, after, now, limit)
     }
 

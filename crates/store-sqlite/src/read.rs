@@ -89,12 +89,7 @@ pub(crate) fn one<T>(
     statement.query_row(params, |row| Ok(read(row))).optional().map_err(sql)?.transpose()
 }
 
-fn list<T>(
-    db: &Connection,
-    text: &str,
-    params: impl Params,
-    read: impl Fn(&Row<'_>) -> Result<T>,
-) -> Result<Vec<T>> {
+fn list<T>(db: &Connection, text: &str, params: impl Params, read: impl Fn(&Row<'_>) -> Result<T>) -> Result<Vec<T>> {
     let mut statement = db.prepare_cached(text).map_err(sql)?;
     let mut found = statement.query(params).map_err(sql)?;
     let mut all = Vec::new();

@@ -257,8 +257,7 @@ mod tests {
             })
             .unzip();
         serve(&db, jobs);
-        let results: Vec<_> =
-            results.iter().map(|r| r.try_recv().unwrap().map(|done| done.commits)).collect();
+        let results: Vec<_> = results.iter().map(|r| r.try_recv().unwrap().map(|done| done.commits)).collect();
         let conflict = Err(StoreError::Conflict);
         assert_eq!(results[..4], [conflict.clone(), Ok(vec![None]), Ok(vec![Some(0)]), conflict]);
         assert_eq!(results[4..], [Err(StoreError::Full), Ok(vec![Some(1)])]);

@@ -152,8 +152,9 @@ fn people_can_read_the_tables_while_the_store_is_open() {
     settle(&*file.store());
     commit(&*file.store(), put("k")).unwrap();
     let reader = Connection::open(file.path()).unwrap();
-    let row: (String, String, String) =
-        reader.query_row("SELECT owner, key, value FROM records", [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).unwrap();
+    let row: (String, String, String) = reader
+        .query_row("SELECT owner, key, value FROM records", [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
+        .unwrap();
     assert_eq!(row, ("@alice".into(), "k@alice".into(), "v".into()));
 }
 
@@ -173,7 +174,8 @@ fn reads_use_indexes() {
     ] {
         let mut plan = reader.prepare(&format!("EXPLAIN QUERY PLAN {query}")).unwrap();
         let steps: Vec<String> = plan.query_map([], |row| row.get(3)).unwrap().map(Result::unwrap).collect();
-        let whole = |step: &String| step.contains("TEMP B-TREE") || (step.starts_with("SCAN") && !step.contains("INDEX"));
+        let whole =
+            |step: &String| step.contains("TEMP B-TREE") || (step.starts_with("SCAN") && !step.contains("INDEX"));
         assert!(!steps.iter().any(whole), "{query}: {steps:?}");
     }
 }

@@ -116,7 +116,9 @@ fn write_until_killed(path: &Path, round: usize) -> Vec<String> {
     thread::sleep(Duration::from_micros((chance >> 8) % 4000));
     child.0.kill().unwrap();
     told.extend(lines);
-    told.into_iter().map(|line| line.strip_prefix("kept ").unwrap_or_else(|| panic!("the child said {line}")).to_owned()).collect()
+    told.into_iter()
+        .map(|line| line.strip_prefix("kept ").unwrap_or_else(|| panic!("the child said {line}")).to_owned())
+        .collect()
 }
 
 /// Reads the store as the killed child left it and checks that no batch is there in part.

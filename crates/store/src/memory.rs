@@ -7,8 +7,7 @@ use postern_proto::{AtKey, AtSign, Millis, Notification, NotificationId, Record}
 
 use crate::limits::SWEEP_ROWS;
 use crate::{
-    Account, Assert, Batch, Committed, Delivery, LogEntry, Logged, Op, Pending, Store, StoreError, Swept,
-    Visit,
+    Account, Assert, Batch, Committed, Delivery, LogEntry, Logged, Op, Pending, Store, StoreError, Swept, Visit,
 };
 
 /// The promise kept in memory. Commits are done when `commit` returns.
@@ -128,9 +127,8 @@ impl Store for MemoryStore {
 impl State {
     /// Everything that can fail, so that `apply` cannot.
     fn check(&self, batch: &Batch) -> Result<(), StoreError> {
-        let record = |owner: &AtSign, key: &AtKey| {
-            self.households.get(owner).and_then(|h| h.records.get(&key.to_string()))
-        };
+        let record =
+            |owner: &AtSign, key: &AtKey| self.households.get(owner).and_then(|h| h.records.get(&key.to_string()));
         let holds = batch.asserts.iter().all(|assert| match assert {
             Assert::KeyAbsent(owner, key) => record(owner, key).is_none(),
             Assert::KeyPresent(owner, key) => record(owner, key).is_some(),

@@ -51,8 +51,7 @@ pub(crate) async fn run(config: Config, args: Vec<OsString>) -> Result<ExitCode,
 async fn session(config: &Config, listener: &TcpListener, tasks: &Tasks) -> Result<(), Trouble> {
     let common = &config.common;
     let steps = Steps::new(common.quiet, common.verbosity);
-    let wanted =
-        Wanted::Npt { host: config.target_host.clone(), port: config.target_port, timeout: config.timeout };
+    let wanted = Wanted::Npt { host: config.target_host.clone(), port: config.target_port, timeout: config.timeout };
     let standing = establish(common, &wanted, &steps, tasks).await?;
     let mut late = standing.late;
     let session = ClientSession {

@@ -90,11 +90,12 @@ pub(crate) async fn establish(
         heartbeat: HEARTBEAT,
         monitor: Some(parties.monitor_regex()),
     };
-    let login = Client::connect(identity, settings, tasks);
+    // Boxed here and below: these states are large, and used once.
+    let login = Box::pin(Client::connect(identity, settings, tasks));
     let (client, inbox) = steps.follow("login", 5, 4, login).await?;
     let arrivals = arrival::sort(parties, client.clone(), inbox, tasks);
     let setup = Setup { common, wanted, steps, client, session };
-    setup.run(arrivals, making).await
+    Box::pin(setup.run(arrivals, making)).await
 }
 
 type Making = tokio::task::JoinHandle<Result<EphemeralKey, postern_crypto::CryptoError>>;
@@ -113,9 +114,7 @@ impl Setup<'_> {
         let steps = self.steps;
         let needed = self.needed_features();
         let must_ping = needed != Features::default();
-        let features = async {
-            if must_ping { self.features(heartbeat, needed).await.map(Some) } else { Ok(None) }
-        };
+        let features = async { if must_ping { self.features(heartbeat, needed).await.map(Some) } else { Ok(None) } };
         // The device's answer is checked with its key: fetched while everything else goes on.
         let device_key = steps.follow("device's public key", 1, 1, self.client.public_key(&self.common.to));
         let user_name = self.user_name();
@@ -154,18 +153,12 @@ impl Setup<'_> {
 
     fn needed_features(&self) -> Features {
         let common = self.common;
-        let base = Features {
-            sr_auth: common.authenticate_device,
-            sr_e2ee: common.encrypt,
-            ..Features::default()
-        };
+        let base = Features { sr_auth: common.authenticate_device, sr_e2ee: common.encrypt, ..Features::default() };
         match self.wanted {
             Wanted::Ssh { push_key, .. } => Features { accepts_public_keys: push_key.is_some(), ..base },
-            Wanted::Npt { timeout, .. } => Features {
-                supports_port_choice: true,
-                adjustable_timeout: *timeout != Duration::from_secs(30),
-                ..base
-            },
+            Wanted::Npt { timeout, .. } => {
+                Features { supports_port_choice: true, adjustable_timeout: *timeout != Duration::from_secs(30), ..base }
+            }
         }
     }
 
@@ -210,14 +203,11 @@ impl Setup<'_> {
     }
 
     /// Asks the relay for ports. The first socket is being dialled when this returns.
-    #[expect(clippy::type_complexity, reason = "used once, right above")]
     async fn meet(
         &self,
         mut relay: mpsc::Receiver<Result<String, String>>,
-    ) -> Result<
-        ((RelayPort, u16), impl Future<Output = Result<TcpStream, Trouble>>, Option<String>, String),
-        Trouble,
-    > {
+    ) -> Result<((RelayPort, u16), impl Future<Output = Result<TcpStream, Trouble>>, Option<String>, String), Trouble>
+    {
         let common = self.common;
         self.steps.tell("Fetching host and port from srvd");
         let client_nonce = Uuid::from_random(postern_crypto::random()).to_string();
@@ -332,7 +322,10 @@ impl Setup<'_> {
         Ok(ephemeral)
     }
 
-    async fn first_reply(&self, mut reply: mpsc::Receiver<String>) -> Result<(mpsc::Receiver<String>, String), Trouble> {
+    async fn first_reply(
+        &self,
+        mut reply: mpsc::Receiver<String>,
+    ) -> Result<(mpsc::Receiver<String>, String), Trouble> {
         let limited = timeout(REPLY, reply.recv());
         let text = self.steps.follow("session request", 2, 2, limited).await.map_err(|_| Trouble::NoReply)?;
         Ok((reply, text.ok_or(Trouble::NoReply)?))

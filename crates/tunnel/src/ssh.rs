@@ -108,7 +108,8 @@ fn quoted(word: &str) -> String {
 /// The public half of an identity: what `ssh-keygen -y` says, or the `.pub` file beside it.
 pub(crate) fn public_half(identity: &Path) -> Result<SshPublicKey, String> {
     let run = Command::new("ssh-keygen").args(["-y", "-P", "", "-f"]).arg(identity).output();
-    let derived = run.ok().filter(|out| out.status.success()).map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
+    let derived =
+        run.ok().filter(|out| out.status.success()).map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
     let text = match derived {
         Some(text) => text,
         None => {

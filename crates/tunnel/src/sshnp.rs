@@ -7,13 +7,13 @@ use postern_link::{ClientSession, bind_local};
 use postern_net::signals;
 use postern_net::tasks::Tasks;
 
+use crate::detach;
 use crate::limits::DRAIN;
 use crate::session::{Wanted, establish, stop_of};
 use crate::ssh::{SshCommand, public_half};
 use crate::sshnp_cli::Config;
 use crate::steps::Steps;
 use crate::trouble::Trouble;
-use crate::detach;
 
 /// Runs to the end of ssh, or until the command is printed.
 pub(crate) async fn run(config: Config, args: Vec<OsString>) -> Result<ExitCode, Trouble> {

@@ -172,9 +172,7 @@ fn check(flags: Flags) -> Result<Config, String> {
     let device = match &flags.device {
         Some(name) => DeviceName::parse(name),
         None => {
-            say(
-                "Warning: Using default value of \"default\" for optional arg \"--device\". Name the device with -d.",
-            );
+            say("Warning: Using default value of \"default\" for optional arg \"--device\". Name the device with -d.");
             DeviceName::parse("default")
         }
     };
@@ -226,7 +224,11 @@ mod tests {
 
     #[test]
     fn flags_as_people_write_them() {
-        let c = parse(&["-f", "@a", "-t", "@d", "-d", "pi", "-h", "@bad", "-r", "@good", "-sxi", "/k", "--no-ad", "--no-et", "-o", "-L 1:a:2", "--", "uptime"]).unwrap();
+        let c = parse(&[
+            "-f", "@a", "-t", "@d", "-d", "pi", "-h", "@bad", "-r", "@good", "-sxi", "/k", "--no-ad", "--no-et", "-o",
+            "-L 1:a:2", "--", "uptime",
+        ])
+        .unwrap();
         assert_eq!(c.common.relay.as_str(), "@good");
         assert!(c.push_key && c.print_only && !c.common.authenticate_device && !c.common.encrypt);
         assert!(c.common.authenticate_client);

@@ -79,7 +79,13 @@ impl Steps {
             trips += step.trips;
             messages += step.messages;
         }
-        say(format_args!("{:<32} {:8.1} {:7.1} {:6.1}  {trips:11}  {messages:8}", "all (steps overlap)", 0.0, self.now_ms(), self.now_ms()));
+        say(format_args!(
+            "{:<32} {:8.1} {:7.1} {:6.1}  {trips:11}  {messages:8}",
+            "all (steps overlap)",
+            0.0,
+            self.now_ms(),
+            self.now_ms()
+        ));
     }
 
     fn now_ms(&self) -> f64 {

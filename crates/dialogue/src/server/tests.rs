@@ -90,12 +90,7 @@ const ID: &str = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff";
 
 fn enrollment(state: EnrollmentState, namespaces: &[(&str, &str)]) -> Enrollment {
     let map: BTreeMap<String, String> = namespaces.iter().map(|(n, a)| ((*n).into(), (*a).into())).collect();
-    Enrollment {
-        id: Uuid::parse(ID).unwrap(),
-        state,
-        public_key: public(),
-        namespaces: Namespaces::from_map(&map),
-    }
+    Enrollment { id: Uuid::parse(ID).unwrap(), state, public_key: public(), namespaces: Namespaces::from_map(&map) }
 }
 
 #[test]
@@ -120,10 +115,8 @@ fn the_state_of_an_enrolment_is_told() {
 
 #[test]
 fn an_enrolment_reaches_its_namespaces_and_no_root_of_trust() {
-    let limited = Authority::by_enrollment(
-        alice(),
-        enrollment(EnrollmentState::Approved, &[("sshnp", "rw"), ("photos", "r")]),
-    );
+    let limited =
+        Authority::by_enrollment(alice(), enrollment(EnrollmentState::Approved, &[("sshnp", "rw"), ("photos", "r")]));
     let full =
         Authority::by_enrollment(alice(), enrollment(EnrollmentState::Approved, &[("*", "rw"), ("__manage", "rw")]));
     let may = |who: &Authority, key: &str, wanted| who.check("update", &AtKey::parse(key).unwrap(), wanted).is_ok();

@@ -10,11 +10,7 @@ use super::Failure;
 use crate::limits::COPY_BYTES;
 
 /// Copies until the end of `from`. The buffer exists only while there is something to read.
-pub(super) async fn carry(
-    from: &TcpStream,
-    to: &TcpStream,
-    carried: &AtomicU64,
-) -> Result<(), Failure> {
+pub(super) async fn carry(from: &TcpStream, to: &TcpStream, carried: &AtomicU64) -> Result<(), Failure> {
     loop {
         from.readable().await.map_err(Failure::source)?;
         let mut buffer = vec![0; COPY_BYTES];
@@ -28,10 +24,7 @@ pub(super) async fn carry(
             };
             let mut rest = &buffer[..n];
             while !rest.is_empty() {
-                let written = to
-                    .async_io(Interest::WRITABLE, || to_sink(to, rest))
-                    .await
-                    .map_err(Failure::sink)?;
+                let written = to.async_io(Interest::WRITABLE, || to_sink(to, rest)).await.map_err(Failure::sink)?;
                 rest = &rest[written..];
                 carried.fetch_add(written as u64, Ordering::Relaxed);
             }

@@ -36,11 +36,7 @@ pub struct Carried {
 ///
 /// # Errors
 /// The second value is the failure that ended the join, `Interrupted` after a cancel. Bytes are counted either way.
-pub async fn join(
-    a: TcpStream,
-    b: TcpStream,
-    cancel: CancellationToken,
-) -> (Carried, io::Result<()>) {
+pub async fn join(a: TcpStream, b: TcpStream, cancel: CancellationToken) -> (Carried, io::Result<()>) {
     join_by(a, b, cancel, Way::Best).await
 }
 
@@ -49,11 +45,7 @@ pub async fn join(
 ///
 /// # Errors
 /// Like [`join`].
-pub async fn join_by_copy(
-    a: TcpStream,
-    b: TcpStream,
-    cancel: CancellationToken,
-) -> (Carried, io::Result<()>) {
+pub async fn join_by_copy(a: TcpStream, b: TcpStream, cancel: CancellationToken) -> (Carried, io::Result<()>) {
     join_by(a, b, cancel, Way::Copy).await
 }
 
@@ -63,12 +55,7 @@ enum Way {
     Copy,
 }
 
-async fn join_by(
-    a: TcpStream,
-    b: TcpStream,
-    cancel: CancellationToken,
-    way: Way,
-) -> (Carried, io::Result<()>) {
+async fn join_by(a: TcpStream, b: TcpStream, cancel: CancellationToken, way: Way) -> (Carried, io::Result<()>) {
     let (there, back) = (Direction::default(), Direction::default());
     let outcome = tokio::select! {
         biased; // a cancel is heard even when both directions are always ready
@@ -77,10 +64,7 @@ async fn join_by(
             tokio::try_join!(there.run(&a, &b, way, &back), back.run(&b, &a, way, &there)).map(drop)
         } => outcome,
     };
-    let carried = Carried {
-        a_to_b: there.carried(),
-        b_to_a: back.carried(),
-    };
+    let carried = Carried { a_to_b: there.carried(), b_to_a: back.carried() };
     let Err(Failure { error, on }) = outcome else {
         return (carried, Ok(()));
     };
@@ -116,30 +100,18 @@ struct Failure {
 
 impl Failure {
     fn source(error: io::Error) -> Self {
-        Self {
-            error,
-            on: On::Source,
-        }
+        Self { error, on: On::Source }
     }
 
     fn sink(error: io::Error) -> Self {
-        Self {
-            error,
-            on: On::Sink,
-        }
+        Self { error, on: On::Sink }
     }
 }
 
 impl Direction {
     /// Carries bytes until the end of `from`, passes the end on, and stays on the watch until the other direction ends
     /// too: a peer that closed for good (and not only its sending half) shows it by a reset, which nobody else waits for.
-    async fn run(
-        &self,
-        from: &TcpStream,
-        to: &TcpStream,
-        way: Way,
-        other: &Self,
-    ) -> Result<(), Failure> {
+    async fn run(&self, from: &TcpStream, to: &TcpStream, way: Way, other: &Self) -> Result<(), Failure> {
         match way {
             #[cfg(target_os = "linux")]
             Way::Best => splice::carry(from, to, &self.carried).await?,

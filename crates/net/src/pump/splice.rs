@@ -16,11 +16,7 @@ use crate::limits::{IDLE_PIPES, PIPE_BYTES};
 ///
 /// The pipe is filled, then emptied, and only then filled again. So a "would block" while filling always means that the
 /// socket is empty and never that the pipe is full, which is the classic trap of splice loops.
-pub(super) async fn carry(
-    from: &TcpStream,
-    to: &TcpStream,
-    carried: &AtomicU64,
-) -> Result<(), Failure> {
+pub(super) async fn carry(from: &TcpStream, to: &TcpStream, carried: &AtomicU64) -> Result<(), Failure> {
     loop {
         from.readable().await.map_err(Failure::source)?;
         let Ok(mut pipe) = Pipe::take() else {
@@ -40,10 +36,7 @@ pub(super) async fn carry(
                 Err(error) => return Err(Failure::source(error)),
             }
             while pipe.holds > 0 {
-                let moved = to
-                    .async_io(Interest::WRITABLE, || pipe.drain(to))
-                    .await
-                    .map_err(Failure::sink)?;
+                let moved = to.async_io(Interest::WRITABLE, || pipe.drain(to)).await.map_err(Failure::sink)?;
                 carried.fetch_add(moved as u64, Ordering::Relaxed);
             }
         }
@@ -76,23 +69,13 @@ impl Pipe {
                 (read, write)
             }
         };
-        Ok(Self {
-            ends: Some(ends),
-            holds: 0,
-        })
+        Ok(Self { ends: Some(ends), holds: 0 })
     }
 
     /// Moves what the socket has into the pipe, which is empty. 0: the end of the stream.
     fn fill(&mut self, from: &TcpStream) -> io::Result<usize> {
         let (_, write) = self.ends.as_ref().expect("taken only by drop");
-        let moved = splice(
-            from,
-            None,
-            write,
-            None,
-            PIPE_BYTES,
-            SpliceFlags::MOVE | SpliceFlags::NONBLOCK,
-        )?;
+        let moved = splice(from, None, write, None, PIPE_BYTES, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)?;
         self.holds = moved;
         Ok(moved)
     }
@@ -101,14 +84,7 @@ impl Pipe {
     /// for up to 200 ms, and inside one call the kernel knows by itself that more follows.
     fn drain(&mut self, to: &TcpStream) -> io::Result<usize> {
         let (read, _) = self.ends.as_ref().expect("taken only by drop");
-        let moved = splice(
-            read,
-            None,
-            to,
-            None,
-            self.holds,
-            SpliceFlags::MOVE | SpliceFlags::NONBLOCK,
-        )?;
+        let moved = splice(read, None, to, None, self.holds, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)?;
         if moved == 0 {
             return Err(io::ErrorKind::WriteZero.into()); // the kernel never does this; a loop would be worse
         }

@@ -14,9 +14,7 @@ const MIB: u64 = 1024 * 1024;
 
 async fn pair() -> (TcpStream, TcpStream) {
     let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
-    let near = TcpStream::connect(listener.local_addr().unwrap())
-        .await
-        .unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (far, _) = listener.accept().await.unwrap();
     tune(&near).unwrap();
     tune(&far).unwrap();
@@ -97,11 +95,7 @@ async fn receive(mut from: OwnedReadHalf, seed: u64, bytes: u64) {
             n += 1;
         }
     }
-    assert_eq!(
-        from.read(&mut piece).await.unwrap(),
-        0,
-        "nothing after the end"
-    );
+    assert_eq!(from.read(&mut piece).await.unwrap(), 0, "nothing after the end");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -109,10 +103,7 @@ async fn two_hundred_mebibytes_both_ways_at_once() {
     for (way, bytes) in [(Way::Best, 200 * MIB), (Way::Copy, 50 * MIB)] {
         let Joined { a, b, pump, .. } = joined(way).await;
         let ((a_in, a_out), (b_in, b_out)) = (a.into_split(), b.into_split());
-        let (one, two) = (
-            tokio::spawn(send(a_out, 1, bytes)),
-            tokio::spawn(send(b_out, 2, bytes)),
-        );
+        let (one, two) = (tokio::spawn(send(a_out, 1, bytes)), tokio::spawn(send(b_out, 2, bytes)));
         let three = tokio::spawn(receive(a_in, 2, bytes));
         receive(b_in, 1, bytes).await;
         three.await.unwrap();
@@ -120,13 +111,7 @@ async fn two_hundred_mebibytes_both_ways_at_once() {
         two.await.unwrap().unwrap();
         let (carried, outcome) = ended(pump).await;
         outcome.unwrap();
-        assert_eq!(
-            carried,
-            Carried {
-                a_to_b: bytes,
-                b_to_a: bytes
-            }
-        );
+        assert_eq!(carried, Carried { a_to_b: bytes, b_to_a: bytes });
     }
 }
 
@@ -163,10 +148,7 @@ async fn a_slow_reader_stops_the_sender_and_loses_nothing() {
         let (_a_in, a_out) = a.into_split();
         let mut sender = tokio::spawn(send(a_out, 3, bytes));
         // Nobody reads: the kernel's buffers of four sockets and one pipe are all that fits.
-        assert!(
-            timeout(Duration::from_secs(1), &mut sender).await.is_err(),
-            "64 MiB vanished somewhere"
-        );
+        assert!(timeout(Duration::from_secs(1), &mut sender).await.is_err(), "64 MiB vanished somewhere");
         let (b_in, _b_out) = b.into_split();
         receive(b_in, 3, bytes).await;
         sender.await.unwrap().unwrap();
@@ -190,23 +172,12 @@ async fn a_reset_is_passed_on_as_a_reset() {
 #[tokio::test]
 async fn a_cancel_resets_both_and_counts() {
     for way in BOTH {
-        let Joined {
-            mut a,
-            mut b,
-            cancel,
-            pump,
-        } = joined(way).await;
+        let Joined { mut a, mut b, cancel, pump } = joined(way).await;
         a.write_all(b"12345").await.unwrap();
         b.read_exact(&mut [0; 5]).await.unwrap();
         cancel.cancel();
         let (carried, outcome) = ended(pump).await;
-        assert_eq!(
-            carried,
-            Carried {
-                a_to_b: 5,
-                b_to_a: 0
-            }
-        );
+        assert_eq!(carried, Carried { a_to_b: 5, b_to_a: 0 });
         assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::Interrupted);
         for socket in [&mut a, &mut b] {
             let error = socket.read(&mut [0; 8]).await.unwrap_err();
@@ -229,9 +200,7 @@ async fn a_peer_that_closed_for_good_ends_the_join_even_if_the_other_only_reads(
 #[tokio::test]
 async fn what_was_sent_before_the_end_survives_a_refusal_after_it() {
     for way in BOTH {
-        let Joined {
-            mut a, mut b, pump, ..
-        } = joined(way).await;
+        let Joined { mut a, mut b, pump, .. } = joined(way).await;
         // Like an HTTP server that answers "too large" and closes while the upload still runs.
         b.write_all(&vec![7; 100_000]).await.unwrap();
         drop(b);
@@ -248,9 +217,7 @@ async fn what_was_sent_before_the_end_survives_a_refusal_after_it() {
 fn open_pipe_ends() -> usize {
     let links = std::fs::read_dir("/proc/self/fd").unwrap();
     let links = links.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-    links
-        .filter(|link| link.to_string_lossy().starts_with("pipe:"))
-        .count()
+    links.filter(|link| link.to_string_lossy().starts_with("pipe:")).count()
 }
 
 /// Counts the pipes of this process: sharp only where every test has its own, as under nextest.
@@ -262,11 +229,7 @@ async fn idle_sessions_hold_no_pipes() {
     for n in 0..3 * IDLE_PIPES {
         let mut session = joined(Way::Best).await;
         session.a.write_all(&n.to_le_bytes()).await.unwrap();
-        session
-            .b
-            .read_exact(&mut [0; size_of::<usize>()])
-            .await
-            .unwrap();
+        session.b.read_exact(&mut [0; size_of::<usize>()]).await.unwrap();
         sessions.push(session);
     }
     // A whole round trip later each pump has gone back to waiting.
@@ -274,11 +237,7 @@ async fn idle_sessions_hold_no_pipes() {
         session.b.write_all(b"x").await.unwrap();
         session.a.read_exact(&mut [0]).await.unwrap();
     }
-    assert!(
-        open_pipe_ends() <= before + 2 * IDLE_PIPES,
-        "{} pipe ends",
-        open_pipe_ends() - before
-    );
+    assert!(open_pipe_ends() <= before + 2 * IDLE_PIPES, "{} pipe ends", open_pipe_ends() - before);
     for session in sessions {
         session.cancel.cancel();
         drop(ended(session.pump).await);
@@ -293,11 +252,7 @@ async fn bytes_left_in_a_pipe_never_reach_another_session() {
     let Joined { a, b, cancel, pump } = joined(Way::Best).await;
     let (_a_in, a_out) = a.into_split();
     let mut sender = tokio::spawn(send(a_out, 4, 64 * MIB));
-    assert!(
-        timeout(Duration::from_millis(500), &mut sender)
-            .await
-            .is_err()
-    ); // the pipe is full now
+    assert!(timeout(Duration::from_millis(500), &mut sender).await.is_err()); // the pipe is full now
     cancel.cancel();
     drop(ended(pump).await);
     drop(b);

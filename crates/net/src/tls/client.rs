@@ -45,21 +45,15 @@ impl Trust {
     /// # Errors
     /// `POSTERN_CA_FILE` or `ca.pem` is unreadable or holds no certificate; or there is no root at all.
     pub fn load() -> Result<Self, TlsError> {
-        let named = std::env::var_os("POSTERN_CA_FILE")
-            .filter(|name| !name.is_empty())
-            .map(PathBuf::from);
-        Self::load_with(
-            named.as_deref(),
-            default_ca_file().filter(|path| path.exists()).as_deref(),
-        )
+        let named = std::env::var_os("POSTERN_CA_FILE").filter(|name| !name.is_empty()).map(PathBuf::from);
+        Self::load_with(named.as_deref(), default_ca_file().filter(|path| path.exists()).as_deref())
     }
 
     fn load_with(named: Option<&Path>, default: Option<&Path>) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
         for path in [named, default].into_iter().flatten() {
-            add_pem(&mut roots, &read_pem(path)?).map_err(|error| {
-                TlsError::File(path.to_owned(), io::Error::other(error.to_string()))
-            })?;
+            add_pem(&mut roots, &read_pem(path)?)
+                .map_err(|error| TlsError::File(path.to_owned(), io::Error::other(error.to_string())))?;
         }
         let native = rustls_native_certs::load_native_certs();
         for error in &native.errors {
@@ -90,9 +84,7 @@ impl Trust {
         config.alpn_protocols = vec![ALPN.to_vec()];
         // One connection lasts for weeks: a store of tickets would cost memory and save nothing.
         config.resumption = Resumption::disabled();
-        Ok(Self {
-            config: Arc::new(config),
-        })
+        Ok(Self { config: Arc::new(config) })
     }
 
     fn without_alpn(&self) -> Arc<ClientConfig> {
@@ -109,20 +101,13 @@ fn add_pem(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), TlsError> {
         roots.add(certificate)?;
         found = true;
     }
-    if found {
-        Ok(())
-    } else {
-        Err(TlsError::NoCertificate)
-    }
+    if found { Ok(()) } else { Err(TlsError::NoCertificate) }
 }
 
 /// Where a user's own CA is looked for.
 fn default_ca_file() -> Option<PathBuf> {
-    let config = std::env::var_os("XDG_CONFIG_HOME")
-        .filter(|dir| !dir.is_empty())
-        .map(PathBuf::from);
-    let config =
-        config.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")))?;
+    let config = std::env::var_os("XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let config = config.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")))?;
     Some(config.join("postern").join("ca.pem"))
 }
 
@@ -176,10 +161,7 @@ impl fmt::Display for ConnectError {
             }
             Self::Tcp { to, error } => write!(f, "could not connect to {to}: {error}"),
             Self::Tls { to, error } if self.is_certificate() => {
-                write!(
-                    f,
-                    "could not connect to {to}: certificate not accepted: {error}; {OWN_CA_HINT}"
-                )
+                write!(f, "could not connect to {to}: certificate not accepted: {error}; {OWN_CA_HINT}")
             }
             Self::Tls { to, error } => write!(f, "could not connect to {to}: TLS failed: {error}"),
             Self::TimedOut { to, during } => {
@@ -192,9 +174,7 @@ impl fmt::Display for ConnectError {
 impl std::error::Error for ConnectError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Resolve { error, .. } | Self::Tcp { error, .. } | Self::Tls { error, .. } => {
-                Some(error)
-            }
+            Self::Resolve { error, .. } | Self::Tcp { error, .. } | Self::Tls { error, .. } => Some(error),
             Self::TimedOut { .. } => None,
         }
     }
@@ -211,42 +191,25 @@ fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
 ///
 /// # Errors
 /// [`ConnectError`] says which step failed.
-pub async fn connect(
-    trust: &Trust,
-    host: &str,
-    port: u16,
-    limit: Duration,
-) -> Result<TlsStream, ConnectError> {
+pub async fn connect(trust: &Trust, host: &str, port: u16, limit: Duration) -> Result<TlsStream, ConnectError> {
     let to = || {
-        if host.contains(':') {
-            format!("[{host}]:{port}")
-        } else {
-            format!("{host}:{port}")
-        }
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     };
     let mut during = "looking up the name";
     let work = async {
-        let invalid = |error| ConnectError::Resolve {
-            to: to(),
-            error: io::Error::new(io::ErrorKind::InvalidInput, error),
-        };
+        let invalid =
+            |error| ConnectError::Resolve { to: to(), error: io::Error::new(io::ErrorKind::InvalidInput, error) };
         let name = ServerName::try_from(host.to_owned()).map_err(|e| invalid(e.to_string()))?;
-        let addresses = tcp::resolve(host, port)
-            .await
-            .map_err(|error| ConnectError::Resolve { to: to(), error })?;
+        let addresses = tcp::resolve(host, port).await.map_err(|error| ConnectError::Resolve { to: to(), error })?;
         let mut config = Arc::clone(&trust.config);
         loop {
             during = "waiting for TCP";
-            let socket = tcp::connect_first(addresses.clone())
-                .await
-                .map_err(|error| ConnectError::Tcp { to: to(), error })?;
+            let socket =
+                tcp::connect_first(addresses.clone()).await.map_err(|error| ConnectError::Tcp { to: to(), error })?;
             tcp::limit_unacknowledged(&socket, UNACKNOWLEDGED_FOR)
                 .map_err(|error| ConnectError::Tcp { to: to(), error })?;
             during = "in the TLS handshake";
-            let error = match TlsConnector::from(Arc::clone(&config))
-                .connect(name.clone(), socket)
-                .await
-            {
+            let error = match TlsConnector::from(Arc::clone(&config)).connect(name.clone(), socket).await {
                 Ok(stream) => return Ok(TlsStream { stream }),
                 Err(error) => error,
             };
@@ -285,21 +248,13 @@ impl TlsStream {
 }
 
 impl AsyncRead for TlsStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for TlsStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -321,19 +276,13 @@ mod tests {
     fn own_files_are_added_and_their_faults_are_told() {
         let dir = tempfile::tempdir().unwrap();
         let ca = PrivateCa::make(&["localhost".to_owned()], &[]).unwrap();
-        let (good, bad, missing) = (
-            dir.path().join("ca.pem"),
-            dir.path().join("bad.pem"),
-            dir.path().join("none.pem"),
-        );
+        let (good, bad, missing) = (dir.path().join("ca.pem"), dir.path().join("bad.pem"), dir.path().join("none.pem"));
         std::fs::write(&good, &ca.ca_pem).unwrap();
         std::fs::write(&bad, "no certificate").unwrap();
         Trust::load_with(Some(&good), None).unwrap();
         Trust::load_with(None, Some(&good)).unwrap();
         for path in [bad, missing] {
-            let error = Trust::load_with(Some(&path), Some(&good))
-                .unwrap_err()
-                .to_string();
+            let error = Trust::load_with(Some(&path), Some(&good)).unwrap_err().to_string();
             assert!(error.contains(path.to_str().unwrap()), "{error}");
         }
     }

@@ -46,11 +46,9 @@ impl fmt::Display for TlsError {
             Self::File(path, error) => write!(f, "read {}: {error}", path.display()),
             Self::NoCertificate => f.write_str("find a PEM certificate"),
             Self::NoKey => f.write_str("find a PEM private key"),
-            Self::NoRoots => write!(
-                f,
-                "find any trusted root certificate; install ca-certificates, or {}",
-                client::OWN_CA_HINT
-            ),
+            Self::NoRoots => {
+                write!(f, "find any trusted root certificate; install ca-certificates, or {}", client::OWN_CA_HINT)
+            }
             Self::Unusable(reason) => write!(f, "use the certificate: {reason}"),
         }
     }
@@ -76,10 +74,7 @@ impl From<rustls::Error> for TlsError {
 fn provider() -> Arc<CryptoProvider> {
     use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
     let kx_groups = vec![X25519, SECP256R1, SECP384R1, X25519MLKEM768];
-    Arc::new(CryptoProvider {
-        kx_groups,
-        ..aws_lc_rs::default_provider()
-    })
+    Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
 }
 
 /// Reads a PEM file of bounded size; zeroed after use, for it may hold a key.

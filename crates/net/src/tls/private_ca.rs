@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
 };
 use zeroize::Zeroizing;
 
@@ -36,14 +36,8 @@ impl PrivateCa {
     /// A host is no DNS name, or there is none.
     pub fn make(hosts: &[String], addresses: &[IpAddr]) -> Result<Self, TlsError> {
         let unusable = |error: rcgen::Error| TlsError::Unusable(error.to_string());
-        let Some(first) = hosts
-            .first()
-            .cloned()
-            .or_else(|| addresses.first().map(ToString::to_string))
-        else {
-            return Err(TlsError::Unusable(
-                "a server needs a name or an address".to_owned(),
-            ));
+        let Some(first) = hosts.first().cloned().or_else(|| addresses.first().map(ToString::to_string)) else {
+            return Err(TlsError::Unusable("a server needs a name or an address".to_owned()));
         };
 
         let ca_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(unusable)?;
@@ -58,30 +52,21 @@ impl PrivateCa {
             let name = host.as_str().try_into().map_err(unusable)?;
             leaf.subject_alt_names.push(SanType::DnsName(name));
         }
-        leaf.subject_alt_names
-            .extend(addresses.iter().copied().map(SanType::IpAddress));
+        leaf.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         leaf.use_authority_key_identifier_extension = true;
-        let certificate = leaf
-            .signed_by(&key, &Issuer::new(ca, ca_key))
-            .map_err(unusable)?;
+        let certificate = leaf.signed_by(&key, &Issuer::new(ca, ca_key)).map_err(unusable)?;
 
         let ca_pem = ca_certificate.pem();
-        Ok(Self {
-            cert_pem: certificate.pem() + &ca_pem,
-            key_pem: Zeroizing::new(key.serialize_pem()),
-            ca_pem,
-        })
+        Ok(Self { cert_pem: certificate.pem() + &ca_pem, key_pem: Zeroizing::new(key.serialize_pem()), ca_pem })
     }
 }
 
 fn params(common_name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, common_name);
+    params.distinguished_name.push(DnType::CommonName, common_name);
     // Gateways without a clock battery start in the past: a certificate that "is not valid yet" would lock them out.
     params.not_before = date_time_ymd(2020, 1, 1);
     params.not_after = (SystemTime::now() + PRIVATE_CA_LIFE).into();

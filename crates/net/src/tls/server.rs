@@ -62,10 +62,7 @@ impl ServerTls {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         let mut postern = config.clone();
         postern.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Self {
-            postern: Arc::new(postern),
-            anyone: Arc::new(config),
-        })
+        Ok(Self { postern: Arc::new(postern), anyone: Arc::new(config) })
     }
 
     /// The handshake on an accepted socket. A client without ALPN, or with other protocols, is welcome. The caller bounds
@@ -75,10 +72,7 @@ impl ServerTls {
     /// The peer is no TLS client, offers nothing we can use, or went away.
     pub async fn accept(&self, tcp: TcpStream) -> io::Result<ServerStream> {
         let start = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
-        let ours = start
-            .client_hello()
-            .alpn()
-            .is_some_and(|mut offered| offered.any(|name| name == ALPN));
+        let ours = start.client_hello().alpn().is_some_and(|mut offered| offered.any(|name| name == ALPN));
         let config = if ours { &self.postern } else { &self.anyone };
         let stream = start.into_stream(Arc::clone(config)).await?;
         Ok(ServerStream { stream })
@@ -112,21 +106,13 @@ impl ServerStream {
 }
 
 impl AsyncRead for ServerStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for ServerStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 

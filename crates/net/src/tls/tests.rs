@@ -13,11 +13,7 @@ use crate::tcp::listen;
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn ca() -> PrivateCa {
-    PrivateCa::make(
-        &["localhost".to_owned(), "server.example".to_owned()],
-        &["127.0.0.1".parse().unwrap()],
-    )
-    .unwrap()
+    PrivateCa::make(&["localhost".to_owned(), "server.example".to_owned()], &["127.0.0.1".parse().unwrap()]).unwrap()
 }
 
 /// Accepts one connection, echoes one read, and says whether the client was a Postern.
@@ -73,10 +69,7 @@ async fn clients_without_our_alpn_are_served() {
         config.alpn_protocols = offered;
         let tcp = TcpStream::connect(address).await.unwrap();
         let name = "localhost".try_into().unwrap();
-        let mut stream = TlsConnector::from(Arc::new(config))
-            .connect(name, tcp)
-            .await
-            .unwrap();
+        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
         stream.write_all(b"hi").await.unwrap();
         let mut text = Vec::new();
         stream.read_to_end(&mut text).await.unwrap();
@@ -90,9 +83,7 @@ async fn a_server_that_insists_on_another_protocol_is_asked_without_alpn() {
     let ca = ca();
     let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let chain = rustls_pki_types::pem::PemObject::pem_slice_iter(ca.cert_pem.as_bytes())
-        .map(Result::unwrap)
-        .collect();
+    let chain = rustls_pki_types::pem::PemObject::pem_slice_iter(ca.cert_pem.as_bytes()).map(Result::unwrap).collect();
     let key = rustls_pki_types::pem::PemObject::from_pem_slice(ca.key_pem.as_bytes()).unwrap();
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -118,22 +109,11 @@ async fn a_server_that_insists_on_another_protocol_is_asked_without_alpn() {
 async fn an_unknown_authority_is_refused_with_a_hint() {
     let (address, _task) = echo_once(server(&ca())).await;
     let stranger = Trust::only_pem(ca().ca_pem.as_bytes()).unwrap();
-    let error = connect(&stranger, "localhost", address.port(), LIMIT)
-        .await
-        .unwrap_err();
+    let error = connect(&stranger, "localhost", address.port(), LIMIT).await.unwrap_err();
     assert!(error.is_certificate());
     let text = error.to_string();
-    assert!(
-        text.contains(&format!(
-            "could not connect to localhost:{}",
-            address.port()
-        )),
-        "{text}"
-    );
-    assert!(
-        text.contains("POSTERN_CA_FILE") && text.contains("ca.pem"),
-        "{text}"
-    );
+    assert!(text.contains(&format!("could not connect to localhost:{}", address.port())), "{text}");
+    assert!(text.contains("POSTERN_CA_FILE") && text.contains("ca.pem"), "{text}");
 }
 
 #[tokio::test]
@@ -141,22 +121,15 @@ async fn the_wrong_name_is_refused() {
     let ca = PrivateCa::make(&["elsewhere.example".to_owned()], &[]).unwrap();
     let (address, _task) = echo_once(server(&ca)).await;
     let trust = Trust::only_pem(ca.ca_pem.as_bytes()).unwrap();
-    let error = connect(&trust, "localhost", address.port(), LIMIT)
-        .await
-        .unwrap_err();
+    let error = connect(&trust, "localhost", address.port(), LIMIT).await.unwrap_err();
     assert!(error.is_certificate(), "{error}");
 }
 
 #[tokio::test]
 async fn each_step_has_its_own_failure() {
     let trust = Trust::only_pem(ca().ca_pem.as_bytes()).unwrap();
-    let closed = listen("127.0.0.1:0".parse().unwrap())
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let error = connect(&trust, "127.0.0.1", closed.port(), LIMIT)
-        .await
-        .unwrap_err();
+    let closed = listen("127.0.0.1:0".parse().unwrap()).unwrap().local_addr().unwrap();
+    let error = connect(&trust, "127.0.0.1", closed.port(), LIMIT).await.unwrap_err();
     assert!(matches!(error, ConnectError::Tcp { .. }), "{error}");
 
     let error = connect(&trust, "not a name", 1, LIMIT).await.unwrap_err();
@@ -164,9 +137,7 @@ async fn each_step_has_its_own_failure() {
 
     let silent = listen("127.0.0.1:0".parse().unwrap()).unwrap();
     let port = silent.local_addr().unwrap().port();
-    let error = connect(&trust, "127.0.0.1", port, Duration::from_millis(100))
-        .await
-        .unwrap_err();
+    let error = connect(&trust, "127.0.0.1", port, Duration::from_millis(100)).await.unwrap_err();
     assert!(matches!(error, ConnectError::TimedOut { .. }), "{error}");
     assert!(error.to_string().contains("handshake"), "{error}");
 
@@ -179,18 +150,9 @@ async fn each_step_has_its_own_failure() {
 #[test]
 fn bad_pem_is_told_apart() {
     let ca = ca();
-    assert!(matches!(
-        Trust::only_pem(b"nothing"),
-        Err(TlsError::NoCertificate)
-    ));
-    assert!(matches!(
-        ServerTls::from_pem(b"", ca.key_pem.as_bytes()),
-        Err(TlsError::NoCertificate)
-    ));
-    assert!(matches!(
-        ServerTls::from_pem(ca.cert_pem.as_bytes(), b""),
-        Err(TlsError::NoKey)
-    ));
+    assert!(matches!(Trust::only_pem(b"nothing"), Err(TlsError::NoCertificate)));
+    assert!(matches!(ServerTls::from_pem(b"", ca.key_pem.as_bytes()), Err(TlsError::NoCertificate)));
+    assert!(matches!(ServerTls::from_pem(ca.cert_pem.as_bytes(), b""), Err(TlsError::NoKey)));
     let other = self::ca();
     let mixed = ServerTls::from_pem(ca.cert_pem.as_bytes(), other.key_pem.as_bytes());
     assert!(matches!(mixed, Err(TlsError::Unusable(_))));

@@ -92,7 +92,13 @@ fn update_takes_parameters_in_any_order_and_unknown_ones() {
 
 #[test]
 fn update_values_out_of_range_are_refused() {
-    for line in ["update:ttl:-1:k@alice v", "update:ttr:-2:k@alice v", "update:ccd:maybe:k@alice v", "update:k@alice", "update:k@alice "] {
+    for line in [
+        "update:ttl:-1:k@alice v",
+        "update:ttr:-2:k@alice v",
+        "update:ccd:maybe:k@alice v",
+        "update:k@alice",
+        "update:k@alice ",
+    ] {
         assert!(Request::parse(line.as_bytes()).is_err(), "{line}");
     }
 }
@@ -144,7 +150,21 @@ fn no_verb_is_taken_for_a_name() {
 
 #[test]
 fn nonsense_is_refused_not_guessed() {
-    for line in [&b""[..], b"\r", b"hello", b"from:", b"pkam:", b"cram:12", b"\xff\xfe:x", b"noop:5001", b"scan:x", b"keys:put:x", b"enroll:request", b"otp:put:short", b"monitor:soon"] {
+    for line in [
+        &b""[..],
+        b"\r",
+        b"hello",
+        b"from:",
+        b"pkam:",
+        b"cram:12",
+        b"\xff\xfe:x",
+        b"noop:5001",
+        b"scan:x",
+        b"keys:put:x",
+        b"enroll:request",
+        b"otp:put:short",
+        b"monitor:soon",
+    ] {
         assert!(Request::parse(line).is_err(), "{line:?}");
     }
 }

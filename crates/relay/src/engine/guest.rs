@@ -36,29 +36,14 @@ pub(super) enum Fate {
     /// Hand your socket over, you are B.
     Give(oneshot::Sender<Guest>),
     /// Take your partner's socket, you are A; join the two until the end.
-    Receive {
-        partner: oneshot::Receiver<Guest>,
-        pair: Pair,
-        stop: CancellationToken,
-    },
+    Receive { partner: oneshot::Receiver<Guest>, pair: Pair, stop: CancellationToken },
 }
 
 /// What a guest tells its session.
 pub(super) enum News {
-    Authenticated {
-        side: Side,
-        id: SocketId,
-        number: Option<u32>,
-    },
-    Failed {
-        side: Side,
-        id: SocketId,
-        why: AuthFailure,
-    },
-    Gone {
-        side: Side,
-        id: SocketId,
-    },
+    Authenticated { side: Side, id: SocketId, number: Option<u32> },
+    Failed { side: Side, id: SocketId, why: AuthFailure },
+    Gone { side: Side, id: SocketId },
 }
 
 /// A live pair. Its end is told when it is dropped, so that no way out can forget it.
@@ -70,11 +55,7 @@ pub(super) struct Pair {
 
 impl Pair {
     pub(super) fn new(a: SocketId, ended: mpsc::UnboundedSender<(SocketId, Carried)>) -> Self {
-        Self {
-            a,
-            carried: Carried::default(),
-            ended,
-        }
+        Self { a, carried: Carried::default(), ended }
     }
 }
 
@@ -86,11 +67,7 @@ impl Drop for Pair {
 
 impl Guest {
     pub(super) fn new(socket: TcpStream, seat: Seat) -> Self {
-        Self {
-            socket,
-            leftover: Vec::new(),
-            seat: Place::Anonymous(seat),
-        }
+        Self { socket, leftover: Vec::new(), seat: Place::Anonymous(seat) }
     }
 
     /// Moves from the strangers' seats to the others. None: there is no place.
@@ -151,11 +128,7 @@ impl Keeper {
         };
         match fate {
             Ok(Fate::Give(to)) => drop(to.send(guest)),
-            Ok(Fate::Receive {
-                partner,
-                pair,
-                stop,
-            }) => join(guest, partner, pair, stop).await,
+            Ok(Fate::Receive { partner, pair, stop }) => join(guest, partner, pair, stop).await,
             Err(_closed) => {}
         }
     }
@@ -167,20 +140,12 @@ impl Keeper {
 }
 
 /// Reads one line, bounded, and checks it. What came after it is kept. None: the socket died.
-async fn prove(
-    side: Side,
-    guest: &mut Guest,
-    spec: &SessionSpec,
-) -> Option<Result<Option<u32>, AuthFailure>> {
+async fn prove(side: Side, guest: &mut Guest, spec: &SessionSpec) -> Option<Result<Option<u32>, AuthFailure>> {
     let mut line = Vec::with_capacity(READ_BYTES);
     let end = loop {
         let seen = line.len();
         let room = (AUTH_LINE_BYTES + 1 - seen).min(READ_BYTES);
-        let n = (&mut guest.socket)
-            .take(room as u64)
-            .read_buf(&mut line)
-            .await
-            .ok()?;
+        let n = (&mut guest.socket).take(room as u64).read_buf(&mut line).await.ok()?;
         if n == 0 {
             return None;
         }
@@ -192,9 +157,7 @@ async fn prove(
         }
     };
     guest.leftover = line.split_off(end);
-    Some(spec.expected.check(&line, |text, signature, hash| {
-        (spec.verify)(side, text, signature, hash)
-    }))
+    Some(spec.expected.check(&line, |text, signature, hash| (spec.verify)(side, text, signature, hash)))
 }
 
 /// Waits until a socket that nobody reads is dead: it has ended without having sent anything, or it was reset.
@@ -208,12 +171,7 @@ async fn died(guest: &Guest) {
 }
 
 /// Joins two sockets: first what was read beyond their lines, then everything else, to the end.
-async fn join(
-    a: Guest,
-    partner: oneshot::Receiver<Guest>,
-    mut pair: Pair,
-    stop: CancellationToken,
-) {
+async fn join(a: Guest, partner: oneshot::Receiver<Guest>, mut pair: Pair, stop: CancellationToken) {
     let Ok(b) = partner.await else { return }; // died at the last moment
     let (Some(a), Some(b)) = (a.settle(), b.settle()) else {
         return;

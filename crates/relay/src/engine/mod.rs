@@ -42,9 +42,7 @@ pub struct SessionSpec {
 
 impl fmt::Debug for SessionSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionSpec")
-            .field("expected", &self.expected)
-            .finish_non_exhaustive()
+        f.debug_struct("SessionSpec").field("expected", &self.expected).finish_non_exhaustive()
     }
 }
 
@@ -154,15 +152,7 @@ impl Relay {
     pub fn new(limits: RelayLimits, tasks: Tasks) -> Self {
         let seats = Seats::new(limits.seats);
         let (open, counters) = (Mutex::default(), Counters::default());
-        Self {
-            shared: Arc::new(Shared {
-                limits,
-                seats,
-                tasks,
-                open,
-                counters,
-            }),
-        }
+        Self { shared: Arc::new(Shared { limits, seats, tasks, open, counters }) }
     }
 
     /// Opens two ports for a session. To be called within the runtime.
@@ -172,11 +162,7 @@ impl Relay {
     pub fn open(&self, spec: SessionSpec) -> Result<Session, Refusal> {
         let outcome = self.try_open(spec);
         let counters = &self.shared.counters;
-        let counter = if outcome.is_ok() {
-            &counters.sessions
-        } else {
-            &counters.refused
-        };
+        let counter = if outcome.is_ok() { &counters.sessions } else { &counters.refused };
         counter.fetch_add(1, Ordering::Relaxed);
         outcome
     }
@@ -192,18 +178,12 @@ impl Relay {
         let stop = shared.tasks.token().child_token();
         let session = session::Running::new(permit, spec, listener_a, listener_b, stop.clone());
         let ended = shared.tasks.spawn(session.run());
-        Ok(Session {
-            port_a,
-            port_b,
-            stop,
-            ended,
-        })
+        Ok(Session { port_a, port_b, stop, ended })
     }
 
     fn bind(&self) -> io::Result<(TcpListener, NonZeroU16)> {
         let listener = tcp::listen(SocketAddr::new(self.shared.limits.bind, 0))?;
-        let port = NonZeroU16::new(listener.local_addr()?.port())
-            .ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let port = NonZeroU16::new(listener.local_addr()?.port()).ok_or(io::ErrorKind::AddrNotAvailable)?;
         Ok((listener, port))
     }
 
@@ -236,9 +216,7 @@ impl Relay {
 
 impl fmt::Debug for Relay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Relay")
-            .field("sessions", &self.sessions())
-            .finish_non_exhaustive()
+        f.debug_struct("Relay").field("sessions", &self.sessions()).finish_non_exhaustive()
     }
 }
 
@@ -267,10 +245,7 @@ impl Permit {
         }
         open.sessions += 1;
         open.by_requester.insert(requester.to_owned(), theirs + 1);
-        Ok(Self {
-            shared: Arc::clone(shared),
-            requester: requester.to_owned(),
-        })
+        Ok(Self { shared: Arc::clone(shared), requester: requester.to_owned() })
     }
 }
 

@@ -85,10 +85,7 @@ impl Running {
         let (news, heard_news) = mpsc::channel(EVENTS);
         let (pairs, heard_pairs) = mpsc::unbounded_channel();
         let mouths = Mouths { news, pairs };
-        let mut ears = Ears {
-            news: heard_news,
-            pairs: heard_pairs,
-        };
+        let mut ears = Ears { news: heard_news, pairs: heard_pairs };
         loop {
             while let Some(action) = self.meeting.next_action() {
                 self.act(action, &mouths);
@@ -116,11 +113,7 @@ impl Running {
             Action::Close { id, why } => {
                 debug!(id = id.0, ?why, "guest closed");
                 if matches!(why, Why::NotAuthenticated | Why::TooSlow) {
-                    self.permit
-                        .shared
-                        .counters
-                        .not_authenticated
-                        .fetch_add(1, Ordering::Relaxed);
+                    self.permit.shared.counters.not_authenticated.fetch_add(1, Ordering::Relaxed);
                 }
                 self.fates.remove(&id);
             }
@@ -135,14 +128,7 @@ impl Running {
             return;
         };
         let (give, take) = oneshot::channel();
-        if fate_a
-            .send(Fate::Receive {
-                partner: take,
-                pair,
-                stop: self.stop.clone(),
-            })
-            .is_ok()
-        {
+        if fate_a.send(Fate::Receive { partner: take, pair, stop: self.stop.clone() }).is_ok() {
             drop(fate_b.send(Fate::Give(give)));
         }
     }
@@ -153,9 +139,7 @@ impl Running {
         self.tally.carried.b_to_a += carried.b_to_a;
         let counters = &self.permit.shared.counters;
         counters.pairs.fetch_add(1, Ordering::Relaxed);
-        counters
-            .bytes
-            .fetch_add(carried.a_to_b + carried.b_to_a, Ordering::Relaxed);
+        counters.bytes.fetch_add(carried.a_to_b + carried.b_to_a, Ordering::Relaxed);
         debug!(a = a.0, ?carried, "pair ended");
         self.meeting.pair_ended(a);
     }
@@ -176,12 +160,7 @@ impl Running {
         }
     }
 
-    fn welcome(
-        &mut self,
-        side: Side,
-        accepted: io::Result<(TcpStream, SocketAddr)>,
-        mouths: &Mouths,
-    ) {
+    fn welcome(&mut self, side: Side, accepted: io::Result<(TcpStream, SocketAddr)>, mouths: &Mouths) {
         self.pause_until = None;
         let (socket, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -202,22 +181,11 @@ impl Running {
         self.next_id += 1;
         let (fate, heard_fate) = oneshot::channel();
         self.fates.insert(id, fate);
-        let prove = self
-            .meeting
-            .must_authenticate(side)
-            .then(|| Arc::clone(&self.spec));
-        let keeper = Keeper {
-            side,
-            id,
-            prove,
-            news: mouths.news.clone(),
-        };
+        let prove = self.meeting.must_authenticate(side).then(|| Arc::clone(&self.spec));
+        let keeper = Keeper { side, id, prove, news: mouths.news.clone() };
         debug!(?side, id = id.0, %peer, "guest arrived");
         self.meeting.arrived(side, id, Instant::now());
-        self.permit
-            .shared
-            .tasks
-            .spawn(keeper.keep(Guest::new(socket, seat), heard_fate));
+        self.permit.shared.tasks.spawn(keeper.keep(Guest::new(socket, seat), heard_fate));
     }
 
     /// Closes what waits, and waits for the pairs that were cut.

@@ -167,9 +167,7 @@ impl Meeting {
             a: Queue::default(),
             b: Queue::default(),
             pairs: BTreeMap::new(),
-            state: State::Grace {
-                until: now + rules.grace,
-            },
+            state: State::Grace { until: now + rules.grace },
             actions: VecDeque::new(),
         }
     }
@@ -249,9 +247,7 @@ impl Meeting {
             State::WhilePairsLive => None,
             State::Over => return None,
         };
-        let deadlines = [&self.a, &self.b]
-            .into_iter()
-            .filter_map(|queue| Some(queue.proving.front()?.1));
+        let deadlines = [&self.a, &self.b].into_iter().filter_map(|queue| Some(queue.proving.front()?.1));
         grace.into_iter().chain(deadlines).min()
     }
 

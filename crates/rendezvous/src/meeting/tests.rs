@@ -4,10 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a base for virtual time; only differences matter"
-)]
+#[expect(clippy::disallowed_methods, reason = "a base for virtual time; only differences matter")]
 fn start() -> Instant {
     Instant::now()
 }
@@ -22,10 +19,7 @@ struct Scene {
 impl Scene {
     fn new(rules: MeetingRules) -> Self {
         let now = start();
-        Self {
-            meeting: Meeting::new(rules, now),
-            now,
-        }
+        Self { meeting: Meeting::new(rules, now), now }
     }
 
     fn arrive(&mut self, side: Side, id: u64) {
@@ -68,17 +62,11 @@ fn numbers_decide_and_not_arrival() {
 }
 
 fn join(a: u64, b: u64) -> Action {
-    Action::Join {
-        a: SocketId(a),
-        b: SocketId(b),
-    }
+    Action::Join { a: SocketId(a), b: SocketId(b) }
 }
 
 fn close(id: u64, why: Why) -> Action {
-    Action::Close {
-        id: SocketId(id),
-        why,
-    }
+    Action::Close { id: SocketId(id), why }
 }
 
 #[test]
@@ -95,11 +83,7 @@ fn heads_are_joined_in_order_of_authentication() {
 
 #[test]
 fn a_side_that_need_not_authenticate_waits_at_once() {
-    let rules = MeetingRules {
-        authenticate_a: false,
-        authenticate_b: false,
-        ..MeetingRules::default()
-    };
+    let rules = MeetingRules { authenticate_a: false, authenticate_b: false, ..MeetingRules::default() };
     let mut scene = Scene::new(rules);
     scene.arrive(Side::B, 1);
     scene.arrive(Side::A, 2);
@@ -128,10 +112,7 @@ fn a_bad_line_closes_its_socket_only() {
     scene.meeting.failed(Side::A, SocketId(1));
     scene.meeting.failed(Side::A, SocketId(1)); // once is enough
     scene.admit(Side::B, 3);
-    assert_eq!(
-        scene.actions(),
-        [close(1, Why::NotAuthenticated), join(2, 3)]
-    );
+    assert_eq!(scene.actions(), [close(1, Why::NotAuthenticated), join(2, 3)]);
 }
 
 #[test]
@@ -153,10 +134,7 @@ fn a_waiting_socket_that_died_takes_its_partner_and_no_other() {
 
 #[test]
 fn without_authentication_the_dead_just_leave() {
-    let mut scene = Scene::new(MeetingRules {
-        authenticate_a: false,
-        ..MeetingRules::default()
-    });
+    let mut scene = Scene::new(MeetingRules { authenticate_a: false, ..MeetingRules::default() });
     scene.arrive(Side::A, 1); // a port scan
     scene.meeting.gone(Side::A, SocketId(1));
     scene.arrive(Side::A, 2);
@@ -207,20 +185,13 @@ fn pairs_may_come_and_go_within_the_grace_and_keep_the_session_after_it() {
 
 #[test]
 fn strangers_crowd_out_strangers_and_never_who_waits() {
-    let rules = MeetingRules {
-        unauthenticated_per_side: 2,
-        waiting_per_side: 1,
-        ..MeetingRules::default()
-    };
+    let rules = MeetingRules { unauthenticated_per_side: 2, waiting_per_side: 1, ..MeetingRules::default() };
     let mut scene = Scene::new(rules);
     scene.admit(Side::A, 1);
     for id in 2..=5 {
         scene.arrive(Side::A, id);
     }
-    assert_eq!(
-        scene.actions(),
-        [close(2, Why::Crowded), close(3, Why::Crowded)]
-    );
+    assert_eq!(scene.actions(), [close(2, Why::Crowded), close(3, Why::Crowded)]);
     scene.meeting.authenticated(Side::A, SocketId(4), None, scene.now);
     assert_eq!(scene.actions(), [close(4, Why::QueueFull)]);
     scene.admit(Side::B, 6);
@@ -229,10 +200,7 @@ fn strangers_crowd_out_strangers_and_never_who_waits() {
 
 #[test]
 fn more_pairs_than_allowed_wait_for_a_place() {
-    let mut scene = Scene::new(MeetingRules {
-        live_pairs: 1,
-        ..MeetingRules::default()
-    });
+    let mut scene = Scene::new(MeetingRules { live_pairs: 1, ..MeetingRules::default() });
     for id in [1, 3] {
         scene.admit(Side::A, id);
         scene.admit(Side::B, id + 1);

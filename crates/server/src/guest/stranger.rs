@@ -9,10 +9,10 @@ use postern_store::StoreError;
 use zeroize::Zeroizing;
 
 use super::{Flow, Guest, Place, Talk, asked_to_leave};
+use crate::enrollments;
 use crate::limits::{ANONYMOUS_LINE_BYTES, DIRECTORY_LINE_BYTES, OWNER_LINE_BYTES};
 use crate::serve::now_ms;
 use crate::verbs::{Refusal, not_hosted};
-use crate::enrollments;
 
 impl Guest {
     /// A question to the directory. Unknown names of an address that asks for many are answered late.
@@ -45,7 +45,11 @@ impl Guest {
     /// A claim to be somebody, answered with a challenge.
     pub(super) async fn on_from(&mut self, from: &From) -> io::Result<Flow> {
         // After a question to the directory the lines were short.
-        self.reader.set_limit(if self.connection.authority().is_some() { OWNER_LINE_BYTES } else { ANONYMOUS_LINE_BYTES });
+        self.reader.set_limit(if self.connection.authority().is_some() {
+            OWNER_LINE_BYTES
+        } else {
+            ANONYMOUS_LINE_BYTES
+        });
         let reply = match self.check_claim(&from.at_sign) {
             Ok(()) => self.connection.on_from(from, postern_crypto::random(), Instant::now()),
             Err(error) => Reply::Error(error),

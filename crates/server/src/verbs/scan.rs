@@ -19,9 +19,7 @@ pub(super) fn plan(call: &Call<'_>, scan: &Scan) -> Planned {
         }
         (None, None) => {
             let household = call.household.ok_or_else(ProtocolError::invalid_command)?;
-            list(call, household, &pattern, |key| {
-                key.strip_prefix("public:").filter(|name| !name.starts_with('_'))
-            })
+            list(call, household, &pattern, |key| key.strip_prefix("public:").filter(|name| !name.starts_with('_')))
         }
     }
 }

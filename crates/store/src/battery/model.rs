@@ -65,8 +65,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 fn batch() -> impl Strategy<Value = Batch> {
     let asserts = prop::collection::vec(assert(), 0..2);
-    (0..20i64, asserts, prop::collection::vec(op(), 0..6))
-        .prop_map(|(at, asserts, ops)| Batch { at, asserts, ops })
+    (0..20i64, asserts, prop::collection::vec(op(), 0..6)).prop_map(|(at, asserts, ops)| Batch { at, asserts, ops })
 }
 
 fn owner() -> impl Strategy<Value = AtSign> {
@@ -78,10 +77,12 @@ fn household(at_sign: AtSign) -> Account {
 }
 
 fn owned_key() -> impl Strategy<Value = (AtSign, AtKey)> {
-    (owner(), prop::sample::select(vec!["a", "b", "public:a", "@bob:a", "cached:public:a"])).prop_map(|(owner, name)| {
-        let key = AtKey::parse(name).unwrap().or_owned_by(&owner);
-        (owner, key)
-    })
+    (owner(), prop::sample::select(vec!["a", "b", "public:a", "@bob:a", "cached:public:a"])).prop_map(
+        |(owner, name)| {
+            let key = AtKey::parse(name).unwrap().or_owned_by(&owner);
+            (owner, key)
+        },
+    )
 }
 
 fn record() -> impl Strategy<Value = Record> {

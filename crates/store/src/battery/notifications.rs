@@ -13,9 +13,7 @@ pub fn received_are_ordered_and_bounded(open: &dyn Fn() -> Box<dyn Harness>) {
     let store = &*home.store();
     settle(store, &["alice", "bob"]);
     let alice = at("alice");
-    for (name, at, expires_at) in
-        [("d", 30, 100), ("b", 20, 100), ("a", 10, 100), ("c", 20, 100), ("short", 20, 50)]
-    {
+    for (name, at, expires_at) in [("d", 30, 100), ("b", 20, 100), ("a", 10, 100), ("c", 20, 100), ("short", 20, 50)] {
         commit(store, Batch::new(0).receive(Notification { at, expires_at, ..note(name, "bob", "alice") })).unwrap();
     }
     let ids = |after, now, limit| {
@@ -100,7 +98,8 @@ pub fn a_notification_comes_back_as_it_went_in(open: &dyn Fn() -> Box<dyn Harnes
         metadata: rich_metadata(),
         ..note("rich", "alice", "alice")
     };
-    let empty = Notification { value: Some(String::new()), key: "Any Text: @*!".into(), at: 12, ..note("e", "alice", "alice") };
+    let empty =
+        Notification { value: Some(String::new()), key: "Any Text: @*!".into(), at: 12, ..note("e", "alice", "alice") };
     let all = [note("plain", "alice", "alice"), rich, empty];
     for n in &all {
         commit(store, Batch::new(0).receive(n.clone()).send(n.clone())).unwrap();
@@ -192,7 +191,8 @@ pub fn absurd_bounds_are_harmless(open: &dyn Fn() -> Box<dyn Harness>) {
     let alice = at("alice");
     let edge = Notification { at: i64::MAX, expires_at: i64::MAX, ..note("n", "alice", "alice") };
     let low = Notification { at: i64::MIN, expires_at: i64::MIN, ..note("m", "alice", "alice") };
-    commit(store, Batch::new(i64::MAX).op(put(&alice, "k", "v")).receive(edge.clone()).send(edge).receive(low)).unwrap();
+    commit(store, Batch::new(i64::MAX).op(put(&alice, "k", "v")).receive(edge.clone()).send(edge).receive(low))
+        .unwrap();
     for limit in [0, 1, usize::MAX] {
         assert_eq!(store.log_since(&alice, i64::MIN, limit).unwrap().len(), limit.min(1));
         assert_eq!(store.received_since(&alice, i64::MAX - 1, 0, limit).unwrap().len(), limit.min(1));

@@ -240,10 +240,8 @@ pub fn steps_see_the_steps_before(open: &dyn Fn() -> Box<dyn Harness>) {
     let early = Batch::new(1).op(put(&at("bob"), "a", "1")).add_account(account("bob"));
     assert_eq!(commit(store, early), Err(StoreError::Conflict));
 
-    let anew = Batch::new(2)
-        .op(Op::RemoveAccount(alice.clone()))
-        .add_account(account("alice"))
-        .op(put(&alice, "c", "1"));
+    let anew =
+        Batch::new(2).op(Op::RemoveAccount(alice.clone())).add_account(account("alice")).op(put(&alice, "c", "1"));
     assert_eq!(commit(store, anew).unwrap().commits, [None, None, Some(0)]);
     assert_eq!(store.get(&alice, &key("a", &alice)), Ok(None));
     assert_eq!(store.log_since(&alice, -1, 9).unwrap().len(), 1);
@@ -256,8 +254,7 @@ pub fn removing_an_account_removes_everything(open: &dyn Fn() -> Box<dyn Harness
     settle(store, &["alice", "bob"]);
     let (alice, bob) = (at("alice"), at("bob"));
     for (owner, from, to) in [(&alice, "alice", "bob"), (&bob, "bob", "alice")] {
-        let batch =
-            Batch::new(1).op(put(owner, "k", "v")).send(note("n", from, to)).receive(note("n", from, to));
+        let batch = Batch::new(1).op(put(owner, "k", "v")).send(note("n", from, to)).receive(note("n", from, to));
         commit(store, batch).unwrap();
     }
     commit(store, Batch::new(2).op(Op::RemoveAccount(alice.clone()))).unwrap();
