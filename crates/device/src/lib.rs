@@ -36,3 +36,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
         }
     }
 }
+
+/// The command line, for completions.
+pub fn command() -> clap::Command {
+    cli::command()
+}

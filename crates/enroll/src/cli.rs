@@ -93,6 +93,11 @@ pub(crate) struct OnboardTask {
 const LATER: [&str; 12] =
     ["otp", "spp", "enroll", "list", "fetch", "approve", "auto", "deny", "revoke", "unrevoke", "delete", "interactive"];
 
+/// The command line, for completions.
+pub(crate) fn command() -> clap::Command {
+    <Flags as clap::CommandFactory>::command()
+}
+
 /// Reads the arguments; on trouble everything has been said and the code is to be returned.
 pub(crate) fn read(mut args: Vec<OsString>) -> Result<Command, ExitCode> {
     match args.get(1).and_then(|first| first.to_str()) {

@@ -9,24 +9,41 @@ struct Applet {
     name: &'static str,
     what: &'static str,
     main: fn(Vec<OsString>) -> ExitCode,
+    command: fn() -> clap::Command,
 }
 
 const APPLETS: &[Applet] = &[
     #[cfg(feature = "clients")]
-    Applet { name: "sshnp", what: "ssh into a device", main: postern_tunnel::sshnp_main },
+    Applet {
+        name: "sshnp",
+        what: "ssh into a device",
+        main: postern_tunnel::sshnp_main,
+        command: postern_tunnel::sshnp_command,
+    },
     #[cfg(feature = "clients")]
-    Applet { name: "npt", what: "bring a port of a device here", main: postern_tunnel::npt_main },
+    Applet {
+        name: "npt",
+        what: "bring a port of a device here",
+        main: postern_tunnel::npt_main,
+        command: postern_tunnel::npt_command,
+    },
     #[cfg(feature = "device")]
-    Applet { name: "sshnpd", what: "the device daemon", main: postern_device::main },
+    Applet { name: "sshnpd", what: "the device daemon", main: postern_device::main, command: postern_device::command },
     #[cfg(feature = "activate")]
-    Applet { name: "at_activate", what: "make the keys of an atSign", main: postern_enroll::main },
+    Applet {
+        name: "at_activate",
+        what: "make the keys of an atSign",
+        main: postern_enroll::main,
+        command: postern_enroll::command,
+    },
     #[cfg(feature = "relay")]
-    Applet { name: "srvd", what: "the relay", main: postern_relay::main },
+    Applet { name: "srvd", what: "the relay", main: postern_relay::main, command: postern_relay::command },
     #[cfg(feature = "server")]
     Applet {
         name: "server",
         what: "the directory and the atServers",
-        main: |args| postern_server::main(args.into_iter().skip(1).collect()),
+        main: postern_server::main,
+        command: postern_server::command,
     },
 ];
 
@@ -45,6 +62,7 @@ pub(crate) fn run(mut args: Vec<OsString>) -> ExitCode {
     let word = args.first().cloned().unwrap_or_default();
     match word.to_str() {
         Some("--help" | "-h" | "help") => usage(std::io::stdout(), 0),
+        Some("completions") => completions(&args),
         Some("--version" | "-V") => {
             let _ = writeln!(std::io::stdout(), "postern {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -60,6 +78,29 @@ pub(crate) fn run(mut args: Vec<OsString>) -> ExitCode {
     }
 }
 
+/// `completions SHELL [PROGRAM]`: a script for the shell, on stdout.
+fn completions(args: &[OsString]) -> ExitCode {
+    let word = |at: usize| args.get(at).and_then(|word| word.to_str());
+    let Some(shell) = word(1).and_then(|name| name.parse::<clap_complete::Shell>().ok()) else {
+        let _ = writeln!(std::io::stderr(), "Usage: postern completions bash|zsh|fish|elvish|powershell [PROGRAM]");
+        return ExitCode::from(2);
+    };
+    let mut out = Vec::new();
+    match args.get(2) {
+        None => {
+            let programs = APPLETS.iter().map(|applet| (applet.command)().name(applet.name).about(applet.what));
+            let mut whole = clap::Command::new("postern").subcommands(programs);
+            clap_complete::generate(shell, &mut whole, "postern", &mut out);
+        }
+        Some(name) => match find(name) {
+            Some(applet) => clap_complete::generate(shell, &mut (applet.command)(), applet.name, &mut out),
+            None => return usage(std::io::stderr(), 2),
+        },
+    }
+    let _ = std::io::stdout().write_all(&out);
+    ExitCode::SUCCESS
+}
+
 fn find(name: &OsString) -> Option<&'static Applet> {
     let name = Path::new(name).file_stem()?.to_str()?;
     APPLETS.iter().find(|applet| applet.name == name)
@@ -72,6 +113,7 @@ fn usage(mut out: impl std::io::Write, code: u8) -> ExitCode {
     for applet in APPLETS {
         text.push_str(&format!("  {:<12} {}\n", applet.name, applet.what));
     }
+    text.push_str("  completions  print completions for a shell\n");
     text.push_str("\n`postern PROGRAM --help` says more.\n");
     // A reader that went away counts as success.
     let _ = out.write_all(text.as_bytes());

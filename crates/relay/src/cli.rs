@@ -57,6 +57,11 @@ pub(crate) struct Config {
     pub(crate) verbosity: Verbosity,
 }
 
+/// The command line, for completions.
+pub(crate) fn command() -> clap::Command {
+    <Flags as clap::CommandFactory>::command()
+}
+
 /// Reads the arguments; on trouble everything has been said and the code is to be returned.
 pub(crate) fn read(args: Vec<OsString>) -> Result<Config, ExitCode> {
     let flags = Flags::try_parse_from(args).map_err(|error| {

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use postern_net::{ready, signals, tasks};
+use postern_observe::Verbosity;
 use postern_proto::AtSign;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -111,10 +112,14 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
-/// Runs `postern server` with the arguments behind that word; returns the exit code that `--help` documents.
-/// `-v` is read by whoever sets up logging.
+/// The command line, for completions.
+pub fn command() -> clap::Command {
+    <Args as clap::CommandFactory>::command()
+}
+
+/// Runs `postern server` with its arguments, the program name first; returns the exit code that `--help` documents.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let words = std::iter::once(OsString::from("postern server")).chain(args);
+    let words = std::iter::once(OsString::from("postern server")).chain(args.into_iter().skip(1));
     let args = match Args::try_parse_from(words) {
         Ok(args) => args,
         Err(error) => {
@@ -162,7 +167,14 @@ fn perform(command: Command) -> Result<(), Failure> {
             }
         }
         Command::List { dir, json } => list(&Home::open(&dir)?, json),
-        Command::Run { dir, listen, verbose: _ } => run(&Home::open(&dir)?, listen),
+        Command::Run { dir, listen, verbose } => {
+            postern_observe::init(match verbose {
+                0 => Verbosity::Quiet,
+                1 => Verbosity::Info,
+                _ => Verbosity::Debug,
+            });
+            run(&Home::open(&dir)?, listen)
+        }
         Command::Validate { dir } => {
             let home = Home::open(&dir)?;
             home.tls()?;

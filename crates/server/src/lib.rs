@@ -16,7 +16,7 @@ mod serve;
 mod verbs;
 mod wire;
 
-pub use cli::main;
+pub use cli::{command, main};
 pub use home::{AddError, Home, HomeError, Settings, Wanted};
 pub use limits::Limits;
 pub use serve::{Config, RunningServer, Server};

@@ -59,3 +59,13 @@ fn run(
         ExitCode::FAILURE
     })
 }
+
+/// The command line, for completions.
+pub fn sshnp_command() -> clap::Command {
+    sshnp_cli::command()
+}
+
+/// The command line, for completions.
+pub fn npt_command() -> clap::Command {
+    npt_cli::command()
+}

@@ -131,6 +131,11 @@ pub(crate) struct Config {
     pub(crate) print_only: bool,
 }
 
+/// The command line, for completions.
+pub(crate) fn command() -> clap::Command {
+    <Flags as clap::CommandFactory>::command()
+}
+
 /// Reads the arguments; on trouble everything has been said and the code is to be returned.
 pub(crate) fn read(args: Vec<OsString>) -> Result<Config, ExitCode> {
     let parse = |args: &[OsString]| {

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    postern_server::main(std::env::args_os().skip(1).collect())
+    postern_server::main(std::env::args_os().collect())
 }
