@@ -270,7 +270,6 @@ pub(crate) fn print(rows: &[Row]) {
 }
 
 /// The bounds a row of our own is held to.
-#[expect(dead_code, reason = "for the product's row")]
 pub(crate) fn checks(row: &Row) -> Vec<Check> {
     let name = &row.name;
     vec![

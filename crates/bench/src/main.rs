@@ -11,6 +11,7 @@ mod line;
 mod load;
 mod peers;
 mod process;
+mod product;
 mod setup;
 mod table;
 
@@ -27,18 +28,21 @@ use crate::bulk::{Floor, Tunnel};
 use crate::cpu::Accounts;
 use crate::host::Site;
 use crate::peers::{Recipe, SshKit, SshTunnel};
+use crate::product::{PosternTunnel, PosternWay};
 use crate::table::{Check, progress, say};
 
 #[derive(Debug, Parser)]
-#[command(about, version)]
+#[command(about, version, args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(subcommand)]
-    command: Action,
+    command: Option<Action>,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Measure, print tables, fail when a bound is missed
+    /// Measure, print tables, fail when a bound is missed (what happens without a command, too)
     Run(RunArgs),
     /// The sealing end of the floor
     FloorClient(floor::ClientArgs),
@@ -113,7 +117,8 @@ struct Report {
 }
 
 fn main() -> ExitCode {
-    let result = match Args::parse().command {
+    let args = Args::parse();
+    let result = match args.command.unwrap_or(Action::Run(args.run)) {
         Action::Run(args) => run(&args),
         Action::FloorClient(args) => floor::client(&args).map(|()| true),
         Action::FloorRelay(args) => floor::relay(&args).map(|()| true),
@@ -191,6 +196,9 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
         }
         for (way, row) in ways.iter().zip(&report.setup) {
             report.checks.extend(way.checks(row));
+            if wanted(Subject::Delay) {
+                report.checks.extend(way.delayed_checks(row));
+            }
         }
     }
     if wanted(Subject::Idle) {
@@ -220,6 +228,7 @@ fn tunnels(kit: &Result<Rc<SshKit>, String>) -> Vec<Box<dyn Tunnel>> {
     vec![
         Box::new(Floor { copy64: false }),
         Box::new(Floor { copy64: true }),
+        Box::new(PosternTunnel),
         Box::new(SshTunnel {
             recipe: Recipe::JumpReverse,
             cipher: None,
@@ -236,10 +245,11 @@ fn tunnels(kit: &Result<Rc<SshKit>, String>) -> Vec<Box<dyn Tunnel>> {
 /// Rows of the set-up table.
 fn ways(kit: &Result<Rc<SshKit>, String>) -> Vec<Box<dyn setup::Way>> {
     let recipes = [Recipe::Straight, Recipe::JumpReverse, Recipe::Rathole];
-    recipes
+    let product = Box::new(PosternWay(kit.clone())) as Box<dyn setup::Way>;
+    let recipes = recipes
         .into_iter()
-        .map(|recipe| Box::new((recipe, kit.clone())) as Box<dyn setup::Way>)
-        .collect()
+        .map(|recipe| Box::new((recipe, kit.clone())) as Box<dyn setup::Way>);
+    std::iter::once(product).chain(recipes).collect()
 }
 
 fn print(report: &Report) {

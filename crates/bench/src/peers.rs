@@ -47,7 +47,9 @@ impl SshKit {
                 .context("no ssh-keygen")?;
             ensure!(status.success(), "ssh-keygen failed");
             let public = fs::read_to_string(dir.join(format!("{name}.pub")))?;
-            writeln!(known, "{name} {}", public.trim())?;
+            // sshnp asks for the device by another name.
+            let alias = if name == "device" { ",gateway.device.noports" } else { "" };
+            writeln!(known, "{name}{alias} {}", public.trim())?;
         }
         fs::write(dir.join("known_hosts"), known)?;
         fs::copy(dir.join("user.pub"), dir.join("authorized_keys"))?;
@@ -60,8 +62,13 @@ impl SshKit {
         Ok(Self { dir, user, sshd })
     }
 
+    /// The user's private key.
+    pub(crate) fn identity(&self) -> PathBuf {
+        self.dir.join("user")
+    }
+
     /// Starts an sshd of its own configuration at a host; returns when it greets.
-    fn sshd(
+    pub(crate) fn sshd(
         &self,
         host: &Host,
         name: &str,
@@ -91,7 +98,7 @@ impl SshKit {
     }
 
     /// Writes a client configuration: defaults, known keys, and these hosts.
-    fn config(&self, name: &str, hosts: &str) -> anyhow::Result<PathBuf> {
+    pub(crate) fn config(&self, name: &str, hosts: &str) -> anyhow::Result<PathBuf> {
         let (dir, user) = (self.dir.display(), &self.user);
         let path = self.dir.join(name);
         fs::write(

@@ -5,13 +5,13 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
 use crate::cpu::Account;
-use crate::limits::POLL_PAUSE;
+use crate::limits::{POLL_PAUSE, READY_DEADLINE};
 
 /// What `enter` does before it becomes the program: see [`enter`].
 #[derive(Debug, Default, clap::Args)]
@@ -76,6 +76,7 @@ pub(crate) struct Spawn<'a> {
     netns: Option<PathBuf>,
     log: Option<PathBuf>,
     stdout: bool,
+    stderr: bool,
 }
 
 impl<'a> Spawn<'a> {
@@ -88,6 +89,7 @@ impl<'a> Spawn<'a> {
             netns: None,
             log: None,
             stdout: false,
+            stderr: false,
         }
     }
 
@@ -103,6 +105,12 @@ impl<'a> Spawn<'a> {
     {
         self.args
             .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// With this in its environment.
+    pub(crate) fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.envs.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -130,6 +138,12 @@ impl<'a> Spawn<'a> {
         self
     }
 
+    /// Standard error can be read from the started process, and goes to no log.
+    pub(crate) fn stderr(mut self) -> Self {
+        self.stderr = true;
+        self
+    }
+
     pub(crate) fn start(self) -> anyhow::Result<Process> {
         let name = self.program.to_string_lossy().into_owned();
         let mut command = Command::new(own_path()?);
@@ -151,6 +165,7 @@ impl<'a> Spawn<'a> {
             Stdio::null()
         });
         command.stderr(match &self.log {
+            _ if self.stderr => Stdio::piped(),
             Some(log) => {
                 let file = std::fs::File::options().create(true).append(true).open(log);
                 file.with_context(|| format!("failed to open {}", log.display()))?
@@ -158,15 +173,17 @@ impl<'a> Spawn<'a> {
             }
             None => Stdio::null(),
         });
-        let child = command
+        let mut child = command
             .spawn()
             .with_context(|| format!("failed to start {name}"))?;
+        let stderr = child.stderr.take().map(BufReader::new);
         if let Some(account) = self.account {
             account.started(child.id());
         }
         Ok(Process {
             name,
             child,
+            stderr,
             log: self.log,
         })
     }
@@ -177,6 +194,7 @@ impl<'a> Spawn<'a> {
 pub(crate) struct Process {
     name: String,
     child: Child,
+    stderr: Option<BufReader<ChildStderr>>,
     log: Option<PathBuf>,
 }
 
@@ -202,6 +220,38 @@ impl Process {
             );
         }
         Ok(line.trim_end().to_owned())
+    }
+
+    /// Next line of standard error; `None` at its end.
+    pub(crate) fn error_line(&mut self) -> anyhow::Result<Option<String>> {
+        let Some(stderr) = self.stderr.as_mut() else {
+            bail!("{}: errors are not piped", self.name)
+        };
+        let mut line = String::new();
+        let got = stderr.read_line(&mut line)?;
+        Ok((got > 0).then(|| line.trim_end().to_owned()))
+    }
+
+    /// Standard output to its end.
+    pub(crate) fn output(&mut self) -> anyhow::Result<String> {
+        let Some(stdout) = self.child.stdout.as_mut() else {
+            bail!("{}: output is not piped", self.name)
+        };
+        let mut text = String::new();
+        stdout.read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    /// Waits until a line of its log contains `what`; gives that line. The log
+    /// must be this process's alone.
+    pub(crate) fn wait_for_log(&mut self, what: &str) -> anyhow::Result<String> {
+        let log = self.log.clone().with_context(|| format!("{} has no log", self.name))?;
+        until(what, READY_DEADLINE, &mut [self], || {
+            let text = std::fs::read_to_string(&log)?;
+            let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            let line = lines.find(|line| line.contains(what)).map(|line| line.trim_end().to_owned());
+            line.ok_or_else(|| io::Error::other("not said yet"))
+        })
     }
 
     /// Waits for the first byte of standard output.

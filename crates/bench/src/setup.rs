@@ -1,12 +1,10 @@
 //! Set-up: from the user's command to the device's greeting and to the end of
 //! a remote `true`, on loopback and over the delay line.
 
-use std::io::Read;
-use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{anyhow, ensure};
 use serde::Serialize;
 
 use crate::cpu::Accounts;
@@ -24,7 +22,76 @@ pub(crate) trait Entrance {
 
     /// From the start of the user's program to the first byte of the device's
     /// ssh; `None` when this way has no such step.
-    fn first_byte(&self, site: &Site) -> anyhow::Result<Option<Duration>>;
+    fn first_byte(&self, site: &Site) -> anyhow::Result<Option<FirstByte>>;
+}
+
+/// How the first byte of ssh was reached.
+#[derive(Debug)]
+pub(crate) struct FirstByte {
+    pub(crate) took: Duration,
+    /// What the program said it did before, if it says such things.
+    pub(crate) steps: Vec<Step>,
+}
+
+/// One step of a set-up, as `sshnp --verbose` prints it: name, begin, end and
+/// duration in milliseconds from its start, round trips, messages.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Step {
+    name: String,
+    from_ms: f64,
+    to_ms: f64,
+    trips: u32,
+    messages: u32,
+}
+
+impl Step {
+    /// Reads a line of the step table; `None` for any other line.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (name, figures) = words.split_at_checked(words.len().checked_sub(5)?)?;
+        let [from, to, took, trips, messages] = figures else {
+            return None;
+        };
+        let _: f64 = took.parse().ok()?;
+        (!name.is_empty()).then_some(())?;
+        Some(Self {
+            name: name.join(" "),
+            from_ms: from.parse().ok()?,
+            to_ms: to.parse().ok()?,
+            trips: trips.parse().ok()?,
+            messages: messages.parse().ok()?,
+        })
+    }
+}
+
+/// One step over all set-ups of a row, milliseconds.
+#[derive(Debug, Serialize)]
+pub(crate) struct StepRow {
+    pub(crate) name: String,
+    pub(crate) from_ms: Samples,
+    pub(crate) to_ms: Samples,
+    pub(crate) trips: u32,
+    pub(crate) messages: u32,
+}
+
+fn add_steps(rows: &mut Vec<StepRow>, steps: Vec<Step>) {
+    for step in steps {
+        let index = rows.iter().position(|row| row.name == step.name).unwrap_or_else(|| {
+            rows.push(StepRow {
+                name: step.name.clone(),
+                from_ms: Samples::default(),
+                to_ms: Samples::default(),
+                trips: step.trips,
+                messages: step.messages,
+            });
+            rows.len() - 1
+        });
+        let row = &mut rows[index];
+        row.from_ms.push(step.from_ms);
+        row.to_ms.push(step.to_ms);
+        row.trips = row.trips.max(step.trips);
+        row.messages = row.messages.max(step.messages);
+    }
 }
 
 /// A way to be measured; brings its entrance up at a site.
@@ -40,6 +107,11 @@ pub(crate) trait Way {
 
     /// The bounds it is held to.
     fn checks(&self, _row: &Row) -> Vec<Check> {
+        Vec::new()
+    }
+
+    /// The bounds it is held to over the line.
+    fn delayed_checks(&self, _row: &Row) -> Vec<Check> {
         Vec::new()
     }
 }
@@ -63,6 +135,10 @@ pub(crate) struct Row {
     pub(crate) first_byte_round_trips: Option<f64>,
     /// TCP segments with bytes per `true`: client-server, server-device, client-device.
     pub(crate) segments: Option<[f64; 3]>,
+    /// What the program says it does before ssh's first byte, on loopback and
+    /// with 50 ms; empty for those that say nothing.
+    pub(crate) steps: Vec<StepRow>,
+    pub(crate) steps_delayed: Vec<StepRow>,
 }
 
 /// Runs every way on loopback.
@@ -85,8 +161,9 @@ pub(crate) fn loopback(
             for _ in 0..rounds {
                 row.remote_true
                     .push(entrance.remote_true(site)?.as_secs_f64());
-                if let Some(took) = entrance.first_byte(site)? {
-                    row.first_byte.push(took.as_secs_f64());
+                if let Some(first) = entrance.first_byte(site)? {
+                    row.first_byte.push(first.took.as_secs_f64());
+                    add_steps(&mut row.steps, first.steps);
                 }
             }
             Ok(())
@@ -159,8 +236,9 @@ fn measure_delayed(
         for (sum, (after, before)) in segments.iter_mut().zip(line.segments().iter().zip(before)) {
             *sum += after - before;
         }
-        if let Some(took) = entrance.first_byte(site)? {
-            row.first_byte_delayed.push(took.as_secs_f64());
+        if let Some(first) = entrance.first_byte(site)? {
+            row.first_byte_delayed.push(first.took.as_secs_f64());
+            add_steps(&mut row.steps_delayed, first.steps);
         }
     }
     #[expect(clippy::cast_precision_loss, reason = "a few thousand segments")]
@@ -221,6 +299,27 @@ pub(crate) fn print(rows: &[Row]) {
         }
     }
     table.print("Set-up: median (min-max); 50 ms is the round trip between any two hosts");
+    for row in rows {
+        print_steps(&format!("{}: steps on loopback", row.name), &row.steps);
+        print_steps(&format!("{}: steps with 50 ms", row.name), &row.steps_delayed);
+    }
+}
+
+fn print_steps(title: &str, steps: &[StepRow]) {
+    if steps.is_empty() {
+        return;
+    }
+    let mut table = Table::new(&["step", "from ms", "to ms", "round trips", "messages"]);
+    for step in steps {
+        table.row(vec![
+            step.name.clone(),
+            format!("{:.1}", step.from_ms.median()),
+            format!("{:.1}", step.to_ms.median()),
+            step.trips.to_string(),
+            step.messages.to_string(),
+        ]);
+    }
+    table.print(&format!("{title} (medians, from the program's start)"));
 }
 
 impl Way for (Recipe, Result<Rc<SshKit>, String>) {
@@ -248,11 +347,12 @@ impl Entrance for SshEntrance {
         time_to_end(self.standing.true_command(&self.kit, site))
     }
 
-    fn first_byte(&self, site: &Site) -> anyhow::Result<Option<Duration>> {
+    fn first_byte(&self, site: &Site) -> anyhow::Result<Option<FirstByte>> {
         let Some(command) = self.standing.greeting_command(&self.kit, site) else {
             return Ok(None);
         };
-        time_to_first_byte(command).map(Some)
+        let took = time_to_first_byte(command)?;
+        Ok(Some(FirstByte { took, steps: Vec::new() }))
     }
 }
 
@@ -277,13 +377,20 @@ pub(crate) fn time_to_first_byte(command: Spawn<'_>) -> anyhow::Result<Duration>
     Ok(took)
 }
 
-/// From `start` to the first byte that a service at `address` sends unasked.
-#[expect(dead_code, reason = "for ways that hand out a local port")]
-pub(crate) fn first_byte_of(address: SocketAddr, start: Instant) -> anyhow::Result<Duration> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(SETUP_DEADLINE))?;
-    let mut byte = [0];
-    stream.read_exact(&mut byte).context("no greeting")?;
-    ensure!(&byte == b"S", "not ssh's greeting");
-    Ok(start.elapsed())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_step_table_is_read_and_no_other() {
+        let line = "user name on the device               8.1    10.0    1.8            1         2";
+        let step = Step::parse(line).unwrap();
+        assert_eq!(
+            (step.name.as_str(), step.from_ms, step.to_ms, step.trips, step.messages),
+            ("user name on the device", 8.1, 10.0, 1, 2)
+        );
+        for other in ["", "     8.0 ms  Fetching host and port from srvd", "1 2 3 4 5", "debug1: a 1 2"] {
+            assert_eq!(Step::parse(other), None, "{other}");
+        }
+    }
 }
