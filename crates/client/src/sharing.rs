@@ -26,9 +26,28 @@ pub(crate) struct Sharing {
 /// What we encrypt to one peer with.
 struct OutgoingKey {
     key: AesKey,
-    /// The same key encrypted to the peer; travels with notifications so that the
-    /// peer has nothing to look up.
-    for_peer: String,
+    /// The same key encrypted to the peer, and the peer's public key it was encrypted to.
+    ///
+    /// It travels with everything we send, so that the peer has nothing to look up; and it is made here rather than
+    /// read from `@peer:shared_key@me`, which another process of ours may have written for a key of its own.
+    for_peer: Mutex<(RsaPublicKey, String)>,
+}
+
+impl OutgoingKey {
+    fn new(key: AesKey, to: RsaPublicKey) -> Result<Self, ClientError> {
+        let sealed = to.encrypt_aes_key(&key).map_err(|_| ClientError::Crypto("a shared key"))?;
+        Ok(Self { key, for_peer: Mutex::new((to, sealed)) })
+    }
+
+    /// The key as `to` can open it. The peer's public key changes when it is activated anew.
+    fn sealed_to(&self, to: Option<RsaPublicKey>) -> Result<String, ClientError> {
+        let mut for_peer = lock(&self.for_peer);
+        if let Some(to) = to.filter(|to| *to != for_peer.0) {
+            let sealed = to.encrypt_aes_key(&self.key).map_err(|_| ClientError::Crypto("a shared key"))?;
+            *for_peer = (to, sealed);
+        }
+        Ok(for_peer.1.clone())
+    }
 }
 
 impl Client {
@@ -49,41 +68,53 @@ impl Client {
 
     /// Fetches or makes the key to `peer`, so that the first notification does not wait for it.
     pub async fn prepare(&self, peer: &AtSign) -> Result<(), ClientError> {
-        self.with_outgoing(peer, |_| ()).await
+        self.seal(peer, "").await.map(drop)
     }
 
-    async fn with_outgoing<T>(&self, peer: &AtSign, f: impl FnOnce(&OutgoingKey) -> T) -> Result<T, ClientError> {
+    /// Encrypts `text` to `peer`: base64, and the metadata that opens it.
+    async fn seal(&self, peer: &AtSign, text: &str) -> Result<(String, Metadata), ClientError> {
         let cell = Arc::clone(lock(&self.inner.sharing.outgoing).entry(peer.clone()).or_default());
-        Ok(f(cell.get_or_try_init(|| self.find_or_make_key(peer)).await?))
+        let outgoing = cell.get_or_try_init(|| self.find_or_make_key(peer)).await?;
+        let latest = lock(&self.inner.sharing.public).get(peer).map(|(_, key)| key.clone());
+        let iv = Iv::generate();
+        let value = outgoing.key.encrypt_text(iv, text).map_err(|_| ClientError::Crypto("a value"))?;
+        let metadata = Metadata {
+            is_encrypted: Some(true),
+            shared_key_enc: Some(outgoing.sealed_to(latest)?),
+            iv_nonce: Some(iv.to_base64()),
+            ..Metadata::default()
+        };
+        Ok((value, metadata))
     }
 
     async fn find_or_make_key(&self, peer: &AtSign) -> Result<OutgoingKey, ClientError> {
         let me = self.at_sign();
         let ours = AtKey::own(&format!("shared_key.{}", peer.body()), me);
-        let theirs = AtKey::shared(peer, "shared_key", me);
-        let ask = |key: &AtKey| self.request(Request::Llookup(Llookup::value(key.clone())));
-        let (own_copy, peer_copy) = tokio::join!(ask(&ours), ask(&theirs));
-        match (own_copy, peer_copy) {
-            (Ok(own_copy), Ok(for_peer)) => {
+        let own_copy = self.request(Request::Llookup(Llookup::value(ours.clone())));
+        let (own_copy, to) = tokio::join!(own_copy, self.public_key(peer));
+        let to = to?;
+        match own_copy {
+            Ok(own_copy) => {
                 // A copy that our present key cannot open dates from before a new activation.
                 if let Ok(key) = self.inner.identity.keys.encryption.decrypt_aes_key(&own_copy) {
-                    return Ok(OutgoingKey { key, for_peer });
+                    return OutgoingKey::new(key, to);
                 }
             }
-            (Err(error), _) | (_, Err(error)) if !error.is_no_such_key() => return Err(error),
-            _ => {}
+            Err(error) if error.is_no_such_key() => {}
+            Err(error) => return Err(error),
         }
-        let failed = |_| ClientError::Crypto("a shared key");
         let key = AesKey::generate();
-        let for_peer = self.public_key(peer).await?.encrypt_aes_key(&key).map_err(failed)?;
-        let for_us = self.inner.identity.keys.encryption_public.encrypt_aes_key(&key).map_err(failed)?;
+        let for_us = self.inner.identity.keys.encryption_public.encrypt_aes_key(&key);
+        let for_us = for_us.map_err(|_| ClientError::Crypto("a shared key"))?;
+        let made = OutgoingKey::new(key, to)?;
         let update = |key: AtKey, value: String| {
             let metadata = Metadata { is_encrypted: Some(false), ..Metadata::default() };
             self.request(Request::Update(Update { key, metadata: metadata.into(), value }))
         };
-        let (a, b) = tokio::join!(update(ours, for_us), update(theirs, for_peer.clone()));
+        let theirs = AtKey::shared(peer, "shared_key", me);
+        let (a, b) = tokio::join!(update(ours, for_us), update(theirs, made.sealed_to(None)?));
         a.and(b)?;
-        Ok(OutgoingKey { key, for_peer })
+        Ok(made)
     }
 
     /// The key that `peer` encrypts to us with. `sealed`: as it came with the data.
@@ -119,21 +150,11 @@ impl Client {
         text: &str,
         ttl: Option<Duration>,
     ) -> Result<(), ClientError> {
-        let iv = Iv::generate();
-        let sealed =
-            self.with_outgoing(peer, |k| k.key.encrypt_text(iv, text).map(|v| (v, k.for_peer.clone()))).await?;
-        let (value, shared_key_enc) = sealed.map_err(|_| ClientError::Crypto("a notification"))?;
+        let (value, metadata) = self.seal(peer, text).await?;
         let id = NotificationId::from(Uuid::from_random(postern_crypto::random()));
         let mut notify = Notify::update(id, peer, name, self.at_sign(), Some(value));
         notify.ttln = Some(millis(NOTIFICATION_LIFE));
-        notify.metadata = Metadata {
-            ttl: ttl.map(millis),
-            is_encrypted: Some(true),
-            shared_key_enc: Some(shared_key_enc),
-            iv_nonce: Some(iv.to_base64()),
-            ..Metadata::default()
-        }
-        .into();
+        notify.metadata = Metadata { ttl: ttl.map(millis), ..metadata }.into();
         self.request(Request::Notify(Box::new(notify))).await.map(drop)
     }
 
@@ -155,17 +176,8 @@ impl Client {
         text: &str,
         ttl: Option<Duration>,
     ) -> Result<(), ClientError> {
-        let iv = Iv::generate();
-        let value = self.with_outgoing(peer, |k| k.key.encrypt_text(iv, text)).await?;
-        let value = value.map_err(|_| ClientError::Crypto("a record"))?;
-        let metadata = Metadata {
-            ttl: ttl.map(millis),
-            ttr: Some(-1),
-            ccd: Some(true),
-            is_encrypted: Some(true),
-            iv_nonce: Some(iv.to_base64()),
-            ..Metadata::default()
-        };
+        let (value, metadata) = self.seal(peer, text).await?;
+        let metadata = Metadata { ttl: ttl.map(millis), ttr: Some(-1), ccd: Some(true), ..metadata };
         let key = AtKey::shared(peer, name, self.at_sign());
         self.request(Request::Update(Update { key, metadata: metadata.into(), value })).await.map(drop)
     }
@@ -180,14 +192,16 @@ impl Client {
     pub async fn get_shared(&self, peer: &AtSign, name: &str) -> Result<Zeroizing<String>, ClientError> {
         let malformed = || ClientError::Malformed("a record of the peer");
         let lookup = Lookup { bypass_cache: true, detail: Detail::All, name: name.to_lowercase(), owner: peer.clone() };
-        let (text, key) = tokio::join!(self.request(Request::Lookup(lookup)), self.incoming_key(peer, None));
-        let json: Json = serde_json::from_str(&text?).map_err(|_| malformed())?;
+        let text = self.request(Request::Lookup(lookup)).await?;
+        let json: Json = serde_json::from_str(&text).map_err(|_| malformed())?;
         let value = json.get("data").and_then(Json::as_str).ok_or_else(malformed)?;
         let meta = |name: &str| json.get("metaData").and_then(|m| m.get(name));
+        let meta_text = |name: &str| meta(name).and_then(Json::as_str);
         if meta("isEncrypted").and_then(Json::as_bool) == Some(false) {
             return Ok(Zeroizing::new(value.to_owned()));
         }
-        decrypt(&key?, meta("ivNonce").and_then(Json::as_str), value)
+        let key = self.incoming_key(peer, meta_text("sharedKeyEnc")).await?;
+        decrypt(&key, meta_text("ivNonce"), value)
     }
 }
 
