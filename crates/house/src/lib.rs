@@ -13,13 +13,28 @@ use postern_testkit::{Listener, ListenerWatch, NatNetwork, Options, Place, Place
 /// Port of a service in the device's network, beside the device: the device itself listens on nothing.
 pub const NEIGHBOUR_PORT: u16 = 7000;
 
+/// Runs a test in a house on loopback. When it fails, every piece's last words are printed.
+pub fn in_house(options: Options, test: impl FnOnce(&mut World) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let mut world = World::start(options)?;
+    let outcome = test(&mut world);
+    if outcome.is_err() {
+        say(format_args!("{}", world.last_words()));
+    }
+    outcome
+}
+
+/// Runs a test in a house behind NAT and looks at the device's sockets meanwhile. Without namespaces
+/// it is skipped, which is printed (and a failure in CI).
+pub fn behind_nat(test: impl FnOnce(&mut NatHouse) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let Some(mut house) = NatHouse::start_or_skip()? else { return Ok(()) };
+    let outcome = test(&mut house);
+    if outcome.is_err() {
+        say(format_args!("{}", house.last_words()));
+    }
+    outcome.and_then(|()| house.finish())
+}
+
 /// Client behind NAT, device behind NAT and walls, server in between.
-///
-/// ```text
-/// let Some(house) = NatHouse::start_or_skip()? else { return Ok(()) };
-/// … house.on_device(&["true"])? …
-/// house.finish()
-/// ```
 pub struct NatHouse {
     // Processes end before their network does.
     watch: ListenerWatch,
@@ -28,8 +43,7 @@ pub struct NatHouse {
 }
 
 impl NatHouse {
-    /// Starts it. `None`: this machine has no namespaces for us; the reason was printed.
-    pub fn start_or_skip() -> anyhow::Result<Option<Self>> {
+    fn start_or_skip() -> anyhow::Result<Option<Self>> {
         let Some(network) = NatNetwork::build_or_skip()? else { return Ok(None) };
         let places = Places { client: network.client(), server: network.server(), device: network.device() };
         let neighbour = SocketAddr::new(network.device_neighbour().address(), NEIGHBOUR_PORT);
@@ -53,7 +67,7 @@ impl NatHouse {
     ///
     /// # Errors
     /// Something other than the device's sshd, on loopback, was ever seen listening.
-    pub fn finish(self) -> anyhow::Result<()> {
+    fn finish(self) -> anyhow::Result<()> {
         let sshd = Listener::tcp(SocketAddr::from(([127, 0, 0, 1], self.world.ssh_port())));
         let (looks, seen) = self.watch.finish()?;
         let names: Vec<String> = seen.iter().map(ToString::to_string).collect();

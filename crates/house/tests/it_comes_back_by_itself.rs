@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use postern_house::NatHouse;
+use postern_house::{NatHouse, behind_nat};
 use postern_testkit::limits::{POLL, RECOVERY};
 use postern_testkit::{Piece, Process, say};
 
@@ -17,21 +17,22 @@ const NEW_ATTEMPT: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_new_session_works_within_ten_seconds_of_every_fault() -> anyhow::Result<()> {
-    let Some(mut house) = NatHouse::start_or_skip()? else { return Ok(()) };
-    house.on_device(&["true"])?.success()?;
+    behind_nat(|house| {
+        house.on_device(&["true"])?.success()?;
 
-    for piece in [Piece::Server, Piece::Relay, Piece::Device] {
-        house.kill_piece(piece)?;
-        std::thread::sleep(SUPERVISOR_PAUSE);
-        house.respawn_piece(piece)?;
-        recovers(&house, &format!("{piece} killed and started again"))?;
-    }
+        for piece in [Piece::Server, Piece::Relay, Piece::Device] {
+            house.kill_piece(piece)?;
+            std::thread::sleep(SUPERVISOR_PAUSE);
+            house.respawn_piece(piece)?;
+            recovers(house, &format!("{piece} killed and started again"))?;
+        }
 
-    house.network().cut_device_link()?;
-    std::thread::sleep(LINK_DEAD);
-    house.network().mend_device_link()?;
-    recovers(&house, &format!("link dead for {LINK_DEAD:?}"))?;
-    house.finish()
+        house.network().cut_device_link()?;
+        std::thread::sleep(LINK_DEAD);
+        house.network().mend_device_link()?;
+        recovers(house, &format!("link dead for {LINK_DEAD:?}"))?;
+        Ok(())
+    })
 }
 
 /// Tries new sessions until one works, each from its own start, as a person would.

@@ -301,6 +301,12 @@ impl World {
         Ok((process, port.with_context(|| format!("no port in: {line}"))?))
     }
 
+    /// The last words of every piece, for a message to a human.
+    pub fn last_words(&self) -> String {
+        let pieces = [&self.server, &self.relay, &self.device, &self.sshd];
+        pieces.into_iter().flatten().map(Process::tail).collect::<Vec<_>>().join("\n")
+    }
+
     fn home_of(&self, at_sign: &str) -> PathBuf {
         self.dir().join(match at_sign {
             Self::DEVICE => "device",
