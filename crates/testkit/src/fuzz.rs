@@ -48,7 +48,10 @@ pub fn server_line(line: &[u8]) {
 
 /// The directory's question and answer.
 pub fn directory(line: &[u8]) {
-    if let DirectoryQuery::Find(name) = DirectoryQuery::parse(line) {
+    // A name `exit` can be asked for without its `@` only; with it, it is the word that ends the talk.
+    if let DirectoryQuery::Find(name) = DirectoryQuery::parse(line)
+        && name.as_str() != "@exit"
+    {
         assert_eq!(DirectoryQuery::parse(name.as_str().as_bytes()), DirectoryQuery::Find(name.clone()));
     }
     let Ok(text) = std::str::from_utf8(line) else { return };
