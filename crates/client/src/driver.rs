@@ -140,7 +140,8 @@ impl Driver {
         let mut heard = Instant::now();
         let mut tested = false;
         loop {
-            let quiet = if tested { HEARTBEAT_ANSWER } else { self.settings.heartbeat };
+            let beat = self.settings.heartbeat;
+            let quiet = if tested { HEARTBEAT_ANSWER.min(beat) } else { beat };
             let deadline = tokio::time::Instant::from_std(heard + quiet);
             // In the order of what must not wait: stopping, answers (they make room), then new requests.
             tokio::select! {

@@ -8,7 +8,7 @@ pub const LOGIN: Duration = Duration::from_secs(15);
 pub const RECONNECT: Duration = Duration::from_secs(5);
 /// For a reply to a request, reconnecting included.
 pub const REPLY: Duration = Duration::from_secs(15);
-/// For the answer to a heartbeat. A link that does not answer in that time is given up.
+/// For the answer to a heartbeat, or one heartbeat if that is shorter: a dead link is noticed within two.
 pub const HEARTBEAT_ANSWER: Duration = Duration::from_secs(8);
 /// For a write to be taken by the kernel: by then some 100 KiB are waiting.
 pub const WRITE: Duration = Duration::from_secs(10);

@@ -65,7 +65,7 @@ impl fmt::Display for Trouble {
             Self::Reply(error) => error.fmt(f),
             Self::Missing(missing) => missing.fmt(f),
             Self::NoUser => f.write_str(
-                "Remote username record not shared with the client\nHint: the device may be hidden or not exist; name the user with -u",
+                "Remote username record not shared with the client\nHint: our atSign may not be in the device's --managers list, or the device is hidden or does not exist; if it is hidden, name the user with -u",
             ),
             Self::LocalPort(port, error) => {
                 write!(f, "cannot listen on local port {port}: {error}; choose another with -l")
