@@ -22,7 +22,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<ExitCode> {
         say(format_args!("installing cargo-nextest"));
         run_program(cargo().args(["install", "--locked", "cargo-nextest"]))
     })?;
-    steps.step("format", || run_program(cargo().args(["fmt", "--all", "--check"])))?;
+    steps.step("format", || run_program(cargo().args(["fmt", "--all", "--check", "--", "-l"])))?;
     steps.step("arrows between crates", || arrows::check_workspace().map(drop))?;
     steps.step("lints", || {
         run_program(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
