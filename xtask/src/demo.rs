@@ -4,7 +4,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use postern_testkit::{Options, World, kill_all_started, quote_for_shell, say};
+use postern_testkit::{Options, World, end_sessions, kill_all_started, quote_for_shell, say};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -42,6 +42,7 @@ pub(crate) fn session(postern: &std::path::Path, words: &[String]) -> anyhow::Re
     std::thread::spawn(move || {
         if signals.forever().next().is_some() {
             kill_all_started();
+            end_sessions(&dir);
             let _ = std::fs::remove_dir_all(&dir);
             std::process::exit(INTERRUPTED);
         }

@@ -25,4 +25,5 @@ pub use place::Place;
 pub use process::{Mark, Output, Process, kill_all_started, run};
 pub use say::say;
 pub use sockets::{Listener, ListenerWatch};
+pub use sshd::end_sessions;
 pub use world::{Options, Piece, Places, World, quote_for_shell, shell_line, user_name};

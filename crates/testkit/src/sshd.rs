@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::limits::{COMMAND, READY};
 use crate::process::{run, system};
@@ -12,6 +13,10 @@ use crate::{Place, Process};
 
 /// Debian keeps it out of the path of ordinary users; it must be started by its full name.
 const PLACES: [&str; 3] = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/sbin/sshd"];
+
+/// Set for every command that runs through the server, to the directory of its house: a command
+/// without a terminal outlives its connection, and must not outlive its house.
+const MARK: &str = "POSTERN_HOUSE";
 
 /// What an ssh server needs, laid down in a directory.
 #[derive(Debug)]
@@ -37,6 +42,7 @@ impl SshdFiles {
              PermitRootLogin prohibit-password\nMaxStartups 200\nMaxSessions 200\nPrintMotd no\n\
              PrintLastLog no\nLogLevel VERBOSE\nSubsystem sftp internal-sftp\n",
         );
+        let _ = writeln!(config, "SetEnv {MARK}={}", dir.display());
         let _ = writeln!(config, "UsePAM {}", if account_is_locked() { "yes" } else { "no" });
         // All our clients share one address; newer servers would punish it for a broken session.
         let lenient = format!("{config}PerSourcePenalties no\n");
@@ -63,6 +69,21 @@ impl SshdFiles {
         let mut command = std::process::Command::new(sshd_path()?);
         command.arg("-t").arg("-f").arg(&self.config);
         Ok(run(command, COMMAND)?.status.success())
+    }
+}
+
+/// Ends what was started through the ssh server of the house in `dir` and still runs.
+pub fn end_sessions(dir: &Path) {
+    let mark = format!("{MARK}={}", dir.display());
+    let Ok(processes) = std::fs::read_dir("/proc") else { return };
+    for entry in processes.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
+            continue;
+        };
+        let Ok(environment) = std::fs::read(entry.path().join("environ")) else { continue };
+        if environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
     }
 }
 

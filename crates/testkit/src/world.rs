@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::limits::{COMMAND, READY, SESSION};
 use crate::process::{run, system};
-use crate::sshd::{SshdFiles, make_key};
+use crate::sshd::{SshdFiles, end_sessions, make_key};
 use crate::{Output, Place, Process, postern_bin};
 
 /// The server's port where nobody else can have it.
@@ -75,6 +75,14 @@ pub struct World {
     ssh_port: u16,
     sshd_files: SshdFiles,
     dir: TempDir,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // The server first, or it would start more.
+        self.sshd = None;
+        end_sessions(self.dir.path());
+    }
 }
 
 impl fmt::Display for Piece {
