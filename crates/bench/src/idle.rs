@@ -2,6 +2,7 @@
 //! connection.
 
 use std::fs;
+use std::process::{Command, Stdio};
 
 use anyhow::Context;
 use serde::Serialize;
@@ -9,7 +10,7 @@ use serde::Serialize;
 use crate::cpu::Accounts;
 use crate::host::Site;
 use crate::peers::{Recipe, SshKit};
-use crate::table::{Table, progress};
+use crate::table::{Check, Table, progress};
 
 /// Memory of one process, KiB.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -47,6 +48,58 @@ pub(crate) struct Row {
     pub(crate) note: Option<String>,
 }
 
+impl Row {
+    pub(crate) fn measured(name: &str, memory: Memory) -> Self {
+        Self { name: name.to_owned(), memory: Some(memory), note: None }
+    }
+
+    pub(crate) fn failed(name: &str, why: &str) -> Self {
+        progress(&format!("{name}: {why}"));
+        Self { name: name.to_owned(), memory: None, note: Some(why.to_owned()) }
+    }
+
+    /// The bound a daemon of ours is held to: 12 MB of 1,000,000 bytes.
+    pub(crate) fn check(&self) -> Check {
+        #[expect(clippy::cast_precision_loss, reason = "a few thousand pages")]
+        let megabytes = self.memory.map_or(f64::NAN, |memory| memory.rss as f64 * 1024.0 / 1e6);
+        Check::at_most(format!("{}: RSS", self.name), megabytes, 12.0, "MB")
+    }
+}
+
+/// Memory of a server that 5,000 idle authenticated monitors are connected to,
+/// over their number. Measured by the server's own test, which speaks to a
+/// server process as devices do.
+pub(crate) fn per_monitor() -> Check {
+    progress("idle: 5,000 monitors on one server");
+    let measured = run_memory_test().and_then(|text| {
+        let each = text.lines().filter_map(whole_each).reduce(f64::max);
+        each.with_context(|| format!("no figure in: {}", text.trim()))
+    });
+    let figure = "server: memory of the whole process over 5,000 idle monitors";
+    match measured {
+        Ok(bytes) => Check::at_most(figure, bytes / 1e3, 25.0, "kB"),
+        Err(error) => Check::not_measured(format!("{figure}: {error:#}")),
+    }
+}
+
+fn run_memory_test() -> anyhow::Result<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["test", "--quiet", "--release", "-p", "postern-server", "--test", "memory"])
+        .args(["--", "--ignored", "--nocapture"])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        .stdin(Stdio::null())
+        .output()
+        .context("no cargo")?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+}
+
+/// Bytes each of the whole, from a line of the test.
+fn whole_each(line: &str) -> Option<f64> {
+    let (before, _) = line.split_once(" each of the whole")?;
+    before.rsplit(' ').next()?.parse().ok()
+}
+
 /// The rivals' programs on the device, idle.
 pub(crate) fn rivals(accounts: &Accounts, site: &Site, kit: &SshKit) -> Vec<Row> {
     [
@@ -63,11 +116,10 @@ pub(crate) fn rivals(accounts: &Accounts, site: &Site, kit: &SshKit) -> Vec<Row>
                     .context("this recipe has no program on the device")?,
             )
         });
-        let note = memory.as_ref().err().map(|error| format!("{error:#}"));
-        Row {
-            name: format!("idle daemon: {name}"),
-            memory: memory.ok(),
-            note,
+        let name = format!("idle daemon: {name}");
+        match memory {
+            Ok(memory) => Row::measured(&name, memory),
+            Err(error) => Row::failed(&name, &format!("{error:#}")),
         }
     })
     .collect()
@@ -104,6 +156,13 @@ mod tests {
             (Some(1604), Some(104))
         );
         assert_eq!(field(text, "Swap:"), None);
+    }
+
+    #[test]
+    fn the_figure_of_the_memory_test_is_found() {
+        let line = "5000 idle monitors, 0 s later: RSS 1 -> 2 bytes, 9 each; 17044 each of the whole; private dirty 8 each";
+        assert_eq!(whole_each(line), Some(17_044.0));
+        assert_eq!(whole_each("running 1 test"), None);
     }
 
     #[test]

@@ -202,14 +202,21 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
         }
     }
     if wanted(Subject::Idle) {
-        report.idle = match &kit {
-            Ok(kit) => idle::rivals(&accounts, &site, kit),
-            Err(why) => vec![idle::Row {
-                name: "idle daemons of rivals".to_owned(),
-                memory: None,
-                note: Some(why.clone()),
-            }],
-        };
+        match &kit {
+            Ok(kit) => {
+                let own = product::idle(&accounts, &site, kit);
+                report.checks.extend(own.iter().map(idle::Row::check));
+                report.idle = own;
+                report.idle.extend(idle::rivals(&accounts, &site, kit));
+            }
+            Err(why) => {
+                report.idle = vec![idle::Row::failed("idle daemons", why)];
+                report.checks.extend(report.idle.iter().map(idle::Row::check));
+            }
+        }
+        if !args.quick {
+            report.checks.push(idle::per_monitor());
+        }
     }
     report.load_after = load_average();
 

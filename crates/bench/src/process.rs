@@ -289,6 +289,18 @@ impl Process {
         }
     }
 
+    /// Waits for the program's own end, which must be a success.
+    ///
+    /// # Errors
+    /// It runs longer than `deadline`, or fails; the text has its last words.
+    pub(crate) fn succeed(&mut self, deadline: Duration) -> anyhow::Result<()> {
+        let status = self.wait(deadline)?;
+        if !status.success() {
+            bail!("{} ended with {status}; {}", self.name, self.last_words());
+        }
+        Ok(())
+    }
+
     /// Fails if the program has ended.
     pub(crate) fn check_alive(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {

@@ -12,6 +12,7 @@ use anyhow::{Context, anyhow, ensure};
 use crate::bulk::{self, Running, Tunnel};
 use crate::cpu::{Account, Accounts, Role};
 use crate::host::{Host, Site, free_port};
+use crate::idle::{self, Memory};
 use crate::limits::{READY_DEADLINE, SETUP_DEADLINE};
 use crate::peers::SshKit;
 use crate::process::{Process, Spawn};
@@ -68,11 +69,6 @@ impl House {
         Ok(house)
     }
 
-    /// Process id of the daemon.
-    pub(crate) fn daemon(&self) -> u32 {
-        self.daemon
-    }
-
     fn server_dir(&self) -> PathBuf {
         self.dir.join("server")
     }
@@ -107,8 +103,7 @@ impl House {
                 .stdout()
                 .start()?;
             let output = process.output()?;
-            let status = process.wait(READY_DEADLINE)?;
-            ensure!(status.success(), "server {}: {status}", args.join(" "));
+            process.succeed(READY_DEADLINE)?;
             anyhow::Ok(output.trim().to_owned())
         };
         run(&["init", "--host", &at.ip().to_string(), "--port", &at.port().to_string()])?;
@@ -139,8 +134,7 @@ impl House {
             running.push((name, spawn.log(self.log("activate")).start()?));
         }
         for (name, mut process) in running {
-            let status = process.wait(SETUP_DEADLINE)?;
-            ensure!(status.success(), "activation of {name}: {status}");
+            process.succeed(SETUP_DEADLINE).with_context(|| format!("activation of {name}"))?;
         }
         Ok(())
     }
@@ -196,8 +190,9 @@ pub(crate) struct DeviceSsh {
     config: PathBuf,
     identity: PathBuf,
     pub(crate) port: u16,
-    process: Process,
-    account: Account,
+    /// Kept, not read: dropping them ends the server and closes its account.
+    _process: Process,
+    _account: Account,
 }
 
 impl DeviceSsh {
@@ -210,8 +205,8 @@ impl DeviceSsh {
             config: kit.config("config-postern", &format!("Host localhost\n  HostKeyAlias {HOST_KEY_ALIAS}\n"))?,
             identity: kit.identity(),
             port,
-            process: kit.sshd(&inside, "device", port, &account)?,
-            account,
+            _process: kit.sshd(&inside, "device", port, &account)?,
+            _account: account,
         })
     }
 }
@@ -270,8 +265,7 @@ impl Entrance for PosternEntrance {
             said.push(line);
         };
         while process.error_line()?.is_some() {}
-        let status = process.wait(SETUP_DEADLINE)?;
-        ensure!(status.success(), "ended with {status}");
+        process.succeed(SETUP_DEADLINE)?;
         Ok(Some(FirstByte { took, steps }))
     }
 }
@@ -304,6 +298,23 @@ impl Tunnel for PosternTunnel {
     fn checks(&self, row: &bulk::Row) -> Vec<Check> {
         bulk::checks(row)
     }
+}
+
+/// The daemon waiting: as it came up, and after it has served a session.
+pub(crate) fn idle(accounts: &Accounts, site: &Site, kit: &SshKit) -> Vec<idle::Row> {
+    let names = ["idle daemon: postern sshnpd", "idle daemon: postern sshnpd, after a session"];
+    let measured = (|| {
+        let ssh = DeviceSsh::start(kit, accounts, site)?;
+        let house = House::stand(accounts, site, &[ssh.port])?;
+        let fresh = Memory::of(house.daemon)?;
+        time_to_end(house.sshnp(site, &ssh, "").args(["--", "true"]))?;
+        anyhow::Ok([fresh, Memory::of(house.daemon)?])
+    })();
+    let row = |(index, name): (usize, &str)| match &measured {
+        Ok(memory) => idle::Row::measured(name, memory[index]),
+        Err(error) => idle::Row::failed(name, &format!("{error:#}")),
+    };
+    names.into_iter().enumerate().map(row).collect()
 }
 
 /// The program under test, beside our own.

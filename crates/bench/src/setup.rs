@@ -360,10 +360,8 @@ impl Entrance for SshEntrance {
 pub(crate) fn time_to_end(command: Spawn<'_>) -> anyhow::Result<Duration> {
     let start = Instant::now();
     let mut process = command.start()?;
-    let status = process.wait(SETUP_DEADLINE)?;
-    let took = start.elapsed();
-    ensure!(status.success(), "ended with {status}");
-    Ok(took)
+    process.succeed(SETUP_DEADLINE)?;
+    Ok(start.elapsed())
 }
 
 /// From the start of a program to its first byte of output, which must be an
