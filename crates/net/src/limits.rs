@@ -21,10 +21,10 @@ pub const UNACKNOWLEDGED_FOR: Duration = Duration::from_secs(60);
 /// The largest PEM file that is read (certificates, keys, CA bundles). The Mozilla bundle is about 230 KB.
 pub const PEM_FILE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Size that a pipe is asked to have. With 256 KiB one `splice` moves as much as a socket buffer usually holds, and
-/// 256 busy directions stay below Linux's soft limit of pipe pages for one unprivileged user
-/// (`pipe-user-pages-soft`: 16384 pages = 64 MiB).
-pub const PIPE_BYTES: usize = 256 * 1024;
+/// Sizes that a pipe is asked to have, the first that the kernel grants. A socket that is read late holds megabytes, so
+/// one `splice` of 1 MiB does the work of four; but Linux gives an unprivileged user 64 MiB of pipes
+/// (`pipe-user-pages-soft`: 16384 pages), and the smaller size lets 256 directions be busy within that.
+pub const PIPE_SIZES: [usize; 2] = [1024 * 1024, 256 * 1024];
 
 /// Empty pipes kept for the next busy direction: 32 pipes are 64 file descriptors and, being empty, no data pages.
 pub const IDLE_PIPES: usize = 32;

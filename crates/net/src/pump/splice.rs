@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::{Failure, copy};
-use crate::limits::{IDLE_PIPES, PIPE_BYTES};
+use crate::limits::{IDLE_PIPES, PIPE_SIZES};
 
 /// Carries until the end of `from`.
 ///
@@ -65,7 +65,7 @@ impl Pipe {
             None => {
                 let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
                 // Beyond the user's share of pipe pages the kernel refuses; a small pipe is slower, not wrong.
-                let _kept_small = fcntl_setpipe_size(&write, PIPE_BYTES);
+                let _kept_small = PIPE_SIZES.iter().find(|size| fcntl_setpipe_size(&write, **size).is_ok());
                 (read, write)
             }
         };
@@ -75,7 +75,7 @@ impl Pipe {
     /// Moves what the socket has into the pipe, which is empty. 0: the end of the stream.
     fn fill(&mut self, from: &TcpStream) -> io::Result<usize> {
         let (_, write) = self.ends.as_ref().expect("taken only by drop");
-        let moved = splice(from, None, write, None, PIPE_BYTES, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)?;
+        let moved = splice(from, None, write, None, PIPE_SIZES[0], SpliceFlags::MOVE | SpliceFlags::NONBLOCK)?;
         self.holds = moved;
         Ok(moved)
     }
