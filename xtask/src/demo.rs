@@ -4,7 +4,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use postern_testkit::{Options, World, end_sessions, kill_all_started, quote_for_shell, say};
+use postern_testkit::{Options, World, end_sessions, kill_all_started, postern_bin, quote_for_shell, say};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -22,6 +22,9 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<ExitCode> {
         Some(_) => bail!("cargo xtask demo [-- COMMAND...]"),
     };
     install::install(&install::FOR_DEMO)?;
+    if std::env::var_os("POSTERN_BIN").is_some() {
+        return session(&postern_bin()?, words);
+    }
     say(format_args!("building postern (the first time takes minutes)"));
     // The development build: it shares its parts with the tests, and is quick enough for a person.
     session(&build_postern(&["--quiet", "-p", "postern"])?, words)

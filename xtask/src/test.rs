@@ -39,6 +39,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<ExitCode> {
     steps.step("demo", || {
         let own = std::env::current_exe()?;
         let mut demo = std::process::Command::new(own);
+        demo.env("POSTERN_BIN", &postern);
         let output =
             demo.args(["demo", "--", "sh", "-c", "echo inside; exit 7"]).stderr(std::process::Stdio::inherit());
         let output = output.output()?;
