@@ -11,6 +11,7 @@ use anyhow::Context;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf;
 use rustix::pipe::SpliceFlags;
+use tokio_util::sync::CancellationToken;
 
 use crate::limits::{COPY_BUFFER, FLOOR_RECORD, RELAY_PIPE};
 use crate::table::say;
@@ -38,8 +39,11 @@ pub(crate) struct RelayArgs {
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
     /// Copy through a 64 KiB buffer in place of splicing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "pump")]
     copy64: bool,
+    /// Let the product's pump join the connections, on its runtime
+    #[arg(long)]
+    pump: bool,
 }
 
 /// The opening end at the device.
@@ -102,10 +106,17 @@ pub(crate) fn relay(args: &RelayArgs) -> anyhow::Result<()> {
     say(&format!("listening {}", listener.local_addr()?));
     let (waiting, waits) = mpsc::channel::<TcpStream>();
     let (asking, asks) = mpsc::channel::<TcpStream>();
+    let runtime = args
+        .pump
+        .then(|| tokio::runtime::Builder::new_multi_thread().enable_all().build())
+        .transpose()?;
     let copy64 = args.copy64;
     std::thread::spawn(move || {
         for (client, device) in asks.iter().zip(waits.iter()) {
-            let _ = pair(&client, &device, copy64);
+            let _ = match &runtime {
+                Some(runtime) => pump(runtime, client, device),
+                None => pair(&client, &device, copy64),
+            };
         }
     });
     for stream in listener.incoming() {
@@ -120,6 +131,17 @@ pub(crate) fn relay(args: &RelayArgs) -> anyhow::Result<()> {
             };
         }
     }
+    Ok(())
+}
+
+fn pump(runtime: &tokio::runtime::Runtime, client: TcpStream, device: TcpStream) -> io::Result<()> {
+    let _guard = runtime.enter();
+    let to_tokio = |stream: TcpStream| {
+        stream.set_nonblocking(true)?;
+        tokio::net::TcpStream::from_std(stream)
+    };
+    let joined = postern_net::pump::join(to_tokio(client)?, to_tokio(device)?, CancellationToken::new());
+    runtime.spawn(joined);
     Ok(())
 }
 

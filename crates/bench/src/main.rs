@@ -24,7 +24,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use crate::bulk::{Floor, Tunnel};
+use crate::bulk::{Floor, FloorRelay, Tunnel};
 use crate::cpu::Accounts;
 use crate::host::Site;
 use crate::peers::{Recipe, SshKit, SshTunnel};
@@ -233,8 +233,9 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
 fn tunnels(kit: &Result<Rc<SshKit>, String>) -> Vec<Box<dyn Tunnel>> {
     let gcm = Some("aes128-gcm@openssh.com");
     vec![
-        Box::new(Floor { copy64: false }),
-        Box::new(Floor { copy64: true }),
+        Box::new(Floor { relay: FloorRelay::Splice }),
+        Box::new(Floor { relay: FloorRelay::Copy64 }),
+        Box::new(Floor { relay: FloorRelay::Product }),
         Box::new(PosternTunnel),
         Box::new(SshTunnel {
             recipe: Recipe::JumpReverse,

@@ -183,6 +183,20 @@ impl House {
         let words = format!("-F {} {ssh_words}", ssh.config.display());
         self.client(&site.client, "sshnp").args(["-i"]).args([&ssh.identity]).args(["-o", words.trim()])
     }
+
+    /// Opens the first session of this house. The daemon may still be
+    /// publishing its records when it is ready to be asked, and who comes
+    /// before them is refused; tried until they are there.
+    fn first_session(&self, site: &Site, ssh: &DeviceSsh) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY_DEADLINE;
+        loop {
+            match time_to_end(self.sshnp(site, ssh, "").args(["--", "true"])) {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
 }
 
 /// The device's own ssh server, and what a user's ssh is told about it.
@@ -228,6 +242,7 @@ impl Way for PosternWay {
         let kit = self.0.as_ref().map_err(|why| anyhow!("{why}"))?;
         let ssh = DeviceSsh::start(kit, accounts, site)?;
         let house = House::stand(accounts, site, &[ssh.port])?;
+        house.first_session(site, &ssh)?;
         Ok(Box::new(PosternEntrance { house, ssh }))
     }
 
@@ -307,7 +322,7 @@ pub(crate) fn idle(accounts: &Accounts, site: &Site, kit: &SshKit) -> Vec<idle::
         let ssh = DeviceSsh::start(kit, accounts, site)?;
         let house = House::stand(accounts, site, &[ssh.port])?;
         let fresh = Memory::of(house.daemon)?;
-        time_to_end(house.sshnp(site, &ssh, "").args(["--", "true"]))?;
+        house.first_session(site, &ssh)?;
         anyhow::Ok([fresh, Memory::of(house.daemon)?])
     })();
     let row = |(index, name): (usize, &str)| match &measured {
