@@ -13,10 +13,11 @@ use postern_proto::verb::Noop;
 use postern_proto::{Notification, Request};
 use postern_session::{Door, NAMESPACE, SshPublicKey};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::authorized_keys::{self, Added};
 use crate::cli::Config;
-use crate::limits::{DRAIN, REPLY_LIFE, REPUBLISH, REQUESTS, SESSIONS};
+use crate::limits::{DRAIN, FIRST_RECORDS, REPLY_LIFE, REPUBLISH, REQUESTS, SESSIONS};
 
 /// Everything the handlers share.
 pub(crate) struct Daemon {
@@ -76,16 +77,6 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         Err(ClientError::Stopped) => return Ok(()),
         Err(error) => return Err(DaemonError::Login(error)),
     };
-    // Answered behind `monitor` on the same connection: from here on nothing is missed.
-    let _ = client.request(Request::Noop(Noop { ms: 0 })).await;
-    say(format_args!(
-        "Monitor for {}: monitor started ({}, version {})",
-        config.at_sign,
-        config.device,
-        env!("CARGO_PKG_VERSION")
-    ));
-    ready::notify_ready();
-
     let daemon = Arc::new(Daemon {
         door: Mutex::new(Door::new(config.permit_open.clone())),
         client,
@@ -95,7 +86,23 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         keys_file: tokio::sync::Mutex::new(()),
         config,
     });
+    // Answered behind `monitor` on the same connection: from here on nothing is missed.
+    let _ = daemon.client.request(Request::Noop(Noop { ms: 0 })).await;
+    // Ready means that whoever may come in finds the records of the device.
     let mut republish = tokio::time::interval(REPUBLISH);
+    republish.tick().await;
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => return Ok(()),
+        _ = timeout(FIRST_RECORDS, Arc::clone(&daemon).publish()) => {}
+    }
+    say(format_args!(
+        "Monitor for {}: monitor started ({}, version {})",
+        daemon.config.at_sign,
+        daemon.config.device,
+        env!("CARGO_PKG_VERSION")
+    ));
+    ready::notify_ready();
     loop {
         tokio::select! {
             biased;

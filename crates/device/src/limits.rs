@@ -8,6 +8,8 @@ pub(crate) const SESSIONS: usize = 128;
 pub(crate) const REQUESTS: usize = 32;
 /// How often `device_info` is written again.
 pub(crate) const REPUBLISH: Duration = Duration::from_secs(3600);
+/// For the first records to be written before the daemon says that it is ready; a slow server must not delay it further.
+pub(crate) const FIRST_RECORDS: Duration = Duration::from_secs(5);
 /// Life of `device_info`: 30 days.
 pub(crate) const DEVICE_INFO_LIFE: Duration = Duration::from_secs(30 * 86_400);
 /// Life of what a reply speaks of. Source: NoPorts messages, 10 s.

@@ -127,7 +127,9 @@ impl fmt::Display for Enroll {
         if self.force {
             f.write_str(":force")?;
         }
-        if self.params != EnrollParams::default() {
+        // Only a bare `list` may go without its JSON.
+        let bare = self.operation == EnrollOperation::List && !self.force && self.params == EnrollParams::default();
+        if !bare {
             let json = serde_json::to_string(&self.params).map_err(|_| fmt::Error)?;
             write!(f, ":{json}")?;
         }

@@ -149,6 +149,15 @@ fn no_verb_is_taken_for_a_name() {
 }
 
 #[test]
+fn regression_enroll_prints_what_it_reads_again() {
+    for line in ["enroll:list", "enroll:list:force:{}", "enroll:request:{\"unknown\":1}", "enroll:list:force:"] {
+        if let Ok(request) = Request::parse(line.as_bytes()) {
+            assert_eq!(parse(&request.to_string()), request, "{line}");
+        }
+    }
+}
+
+#[test]
 fn nonsense_is_refused_not_guessed() {
     for line in [
         &b""[..],
