@@ -32,12 +32,7 @@ pub(crate) trait Tunnel {
     ///
     /// # Errors
     /// Text for the row's note: a rival that is not installed is a row too.
-    fn start(
-        &self,
-        accounts: &Accounts,
-        site: &Site,
-        target: SocketAddr,
-    ) -> anyhow::Result<Running>;
+    fn start(&self, accounts: &Accounts, site: &Site, target: SocketAddr) -> anyhow::Result<Running>;
 
     /// The bounds its row is held to.
     fn checks(&self, _row: &Row) -> Vec<Check> {
@@ -98,13 +93,7 @@ pub(crate) fn run(
     bytes: u64,
     rounds: usize,
 ) -> anyhow::Result<Vec<Row>> {
-    let mut rows: Vec<Row> = tunnels
-        .iter()
-        .map(|tunnel| Row {
-            name: tunnel.name(),
-            ..Row::default()
-        })
-        .collect();
+    let mut rows: Vec<Row> = tunnels.iter().map(|tunnel| Row { name: tunnel.name(), ..Row::default() }).collect();
     let sink = Sink::start(site.device.at(0))?;
     for round in 0..rounds {
         let mut base: Option<Round> = None;
@@ -114,11 +103,7 @@ pub(crate) fn run(
             if row.note.is_some() {
                 continue;
             }
-            let bytes = if tunnel.slow() {
-                bytes / SLOW_SHARE
-            } else {
-                bytes
-            };
+            let bytes = if tunnel.slow() { bytes / SLOW_SHARE } else { bytes };
             let got = match one(accounts, site, tunnel.as_ref(), sink.address(), bytes) {
                 Ok(got) => got,
                 Err(error) if index == FLOOR_ROW => {
@@ -154,27 +139,18 @@ pub(crate) fn run(
     Ok(rows)
 }
 
-fn one(
-    accounts: &Accounts,
-    site: &Site,
-    tunnel: &dyn Tunnel,
-    target: SocketAddr,
-    bytes: u64,
-) -> anyhow::Result<Round> {
+fn one(accounts: &Accounts, site: &Site, tunnel: &dyn Tunnel, target: SocketAddr, bytes: u64) -> anyhow::Result<Round> {
     let mut running = tunnel.start(accounts, site, target)?;
     let mut round = Round::default();
     let mut used: BTreeMap<&'static str, Duration> = BTreeMap::new();
     for direction in [Direction::Down, Direction::Up] {
         let mut watched: Vec<&mut Process> = running.processes.iter_mut().collect();
-        let stream =
-            site.client
-                .wait_for_port(running.entry, "the tunnel's entry", &mut watched)?;
+        let stream = site.client.wait_for_port(running.entry, "the tunnel's entry", &mut watched)?;
         let transfer = Transfer::open(stream, direction, bytes)?;
         let before: Vec<Duration> = running.accounts.iter().map(Account::used).collect();
         let took = transfer.run().with_context(|| format!("{direction:?}"))?;
         for (account, before) in running.accounts.iter().zip(before) {
-            *used.entry(account.role().name()).or_default() +=
-                account.used().saturating_sub(before);
+            *used.entry(account.role().name()).or_default() += account.used().saturating_sub(before);
         }
         ensure!(took > Duration::ZERO, "no time passed");
         let rate = mib(bytes) / took.as_secs_f64();
@@ -184,19 +160,13 @@ fn one(
         }
     }
     let gib = 2.0 * mib(bytes) / 1024.0;
-    round.by_role = used
-        .into_iter()
-        .map(|(role, used)| (role, used.as_secs_f64() / gib))
-        .collect();
+    round.by_role = used.into_iter().map(|(role, used)| (role, used.as_secs_f64() / gib)).collect();
     round.cpu = round.by_role.values().sum();
     drop(running);
     Ok(round)
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "byte counts here are far below 2^52"
-)]
+#[expect(clippy::cast_precision_loss, reason = "byte counts here are far below 2^52")]
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
@@ -247,11 +217,7 @@ pub(crate) fn print(rows: &[Row]) {
             table.row(vec![row.name.clone(), row.note.clone().unwrap_or_default()]);
             continue;
         }
-        let role = |role: Role| {
-            row.cpu_by_role
-                .get(role.name())
-                .map_or_else(|| "-".to_owned(), |cpu| cpu.show(2))
-        };
+        let role = |role: Role| row.cpu_by_role.get(role.name()).map_or_else(|| "-".to_owned(), |cpu| cpu.show(2));
         table.row(vec![
             row.name.clone(),
             row.down.show(0),
@@ -273,24 +239,9 @@ pub(crate) fn print(rows: &[Row]) {
 pub(crate) fn checks(row: &Row) -> Vec<Check> {
     let name = &row.name;
     vec![
-        Check::at_least(
-            format!("{name}: throughput down over the floor's"),
-            row.down_ratio.median(),
-            0.75,
-            "x",
-        ),
-        Check::at_least(
-            format!("{name}: throughput up over the floor's"),
-            row.up_ratio.median(),
-            0.75,
-            "x",
-        ),
-        Check::at_most(
-            format!("{name}: CPU per GiB over the floor's"),
-            row.cpu_ratio.median(),
-            1.4,
-            "x",
-        ),
+        Check::at_least(format!("{name}: throughput down over the floor's"), row.down_ratio.median(), 0.75, "x"),
+        Check::at_least(format!("{name}: throughput up over the floor's"), row.up_ratio.median(), 0.75, "x"),
+        Check::at_most(format!("{name}: CPU per GiB over the floor's"), row.cpu_ratio.median(), 1.4, "x"),
     ]
 }
 
@@ -321,18 +272,10 @@ impl Tunnel for Floor {
         format!("floor: seal, {relay}, open")
     }
 
-    fn start(
-        &self,
-        accounts: &Accounts,
-        site: &Site,
-        target: SocketAddr,
-    ) -> anyhow::Result<Running> {
+    fn start(&self, accounts: &Accounts, site: &Site, target: SocketAddr) -> anyhow::Result<Running> {
         let key = key_file(&site.dir)?;
-        let (client, relay, device) = (
-            accounts.account(Role::Client),
-            accounts.account(Role::Relay),
-            accounts.account(Role::Device),
-        );
+        let (client, relay, device) =
+            (accounts.account(Role::Client), accounts.account(Role::Relay), accounts.account(Role::Device));
         let log = site.dir.join("floor.log");
         let mut relay_spawn = Spawn::own("floor-relay")?;
         match self.relay {
@@ -343,13 +286,7 @@ impl Tunnel for Floor {
         let mut relay_process = relay_spawn.account(&relay).log(&log).stdout().start()?;
         let relay_at = listening(&mut relay_process)?;
         let device_process = Spawn::own("floor-device")?
-            .args([
-                "--relay",
-                &relay_at.to_string(),
-                "--target",
-                &target.to_string(),
-                "--key",
-            ])
+            .args(["--relay", &relay_at.to_string(), "--target", &target.to_string(), "--key"])
             .args([&key])
             .account(&device)
             .log(&log)
@@ -380,9 +317,7 @@ impl Tunnel for Floor {
 
 fn listening(process: &mut Process) -> anyhow::Result<SocketAddr> {
     let line = process.line()?;
-    let address = line
-        .strip_prefix("listening ")
-        .with_context(|| format!("unexpected ready line {line:?}"))?;
+    let address = line.strip_prefix("listening ").with_context(|| format!("unexpected ready line {line:?}"))?;
     Ok(address.parse()?)
 }
 
@@ -390,9 +325,7 @@ fn key_file(dir: &Path) -> anyhow::Result<std::path::PathBuf> {
     let path = dir.join("floor.key");
     if !path.exists() {
         let mut key = [0; 32];
-        aws_lc_rs::rand::fill(&mut key)
-            .ok()
-            .context("no randomness")?;
+        aws_lc_rs::rand::fill(&mut key).ok().context("no randomness")?;
         std::fs::write(&path, key)?;
     }
     Ok(path)

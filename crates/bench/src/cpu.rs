@@ -67,14 +67,7 @@ impl Accounts {
         let prefix = "postern-bench-";
         let name = format!("{prefix}{}", std::process::id());
         let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-        for root in [
-            v1_root(&mounts, "cpuacct"),
-            v1_root(&mounts, "cpu"),
-            v2_root(&mounts),
-        ]
-        .into_iter()
-        .flatten()
-        {
+        for root in [v1_root(&mounts, "cpuacct"), v1_root(&mounts, "cpu"), v2_root(&mounts)].into_iter().flatten() {
             for old in left_behind(&root, prefix) {
                 remove_groups(&root.join(old));
             }
@@ -84,20 +77,11 @@ impl Accounts {
             .filter(|dir| fs::create_dir(dir).is_ok())
             .map(Kind::V1)
             .or_else(|| {
-                v2_root(&mounts)
-                    .map(|root| root.join(&name))
-                    .filter(|dir| fs::create_dir(dir).is_ok())
-                    .map(Kind::V2)
+                v2_root(&mounts).map(|root| root.join(&name)).filter(|dir| fs::create_dir(dir).is_ok()).map(Kind::V2)
             })
             .unwrap_or(Kind::Proc);
-        let priority = priority
-            .then(|| Priority::take(&v1_root(&mounts, "cpu")?, &name))
-            .flatten();
-        Self {
-            kind,
-            priority,
-            serial: Mutex::new(0),
-        }
+        let priority = priority.then(|| Priority::take(&v1_root(&mounts, "cpu")?, &name)).flatten();
+        Self { kind, priority, serial: Mutex::new(0) }
     }
 
     /// How CPU time is kept, for the report.
@@ -107,21 +91,14 @@ impl Accounts {
             Kind::V2(_) => "cgroup v2 cpu.stat",
             Kind::Proc => "/proc/PID/stat over descendants (10 ms ticks)",
         };
-        let served = if self.priority.is_some() {
-            ", served before other work"
-        } else {
-            ""
-        };
+        let served = if self.priority.is_some() { ", served before other work" } else { "" };
         format!("{kept}{served}")
     }
 
     /// Opens an account for one role of one tunnel.
     pub(crate) fn account(&self, role: Role) -> Account {
         let serial = {
-            let mut serial = self
-                .serial
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut serial = self.serial.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             *serial += 1;
             *serial
         };
@@ -130,20 +107,11 @@ impl Accounts {
             fs::create_dir(&dir).is_ok().then_some(dir)
         };
         let keeper = match &self.kind {
-            Kind::V1(dir) => group(dir).map(|dir| Keeper::Group {
-                dir,
-                file: "cpuacct.usage",
-            }),
-            Kind::V2(dir) => group(dir).map(|dir| Keeper::Group {
-                dir,
-                file: "cpu.stat",
-            }),
+            Kind::V1(dir) => group(dir).map(|dir| Keeper::Group { dir, file: "cpuacct.usage" }),
+            Kind::V2(dir) => group(dir).map(|dir| Keeper::Group { dir, file: "cpu.stat" }),
             Kind::Proc => None,
         };
-        Account {
-            role,
-            keeper: keeper.unwrap_or_else(|| Keeper::Tree(Mutex::default())),
-        }
+        Account { role, keeper: keeper.unwrap_or_else(|| Keeper::Tree(Mutex::default())) }
     }
 }
 
@@ -187,24 +155,18 @@ impl Account {
     /// Notes a process that was started for this account.
     pub(crate) fn started(&self, pid: u32) {
         if let Keeper::Tree(roots) = &self.keeper {
-            roots
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .insert(pid);
+            roots.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(pid);
         }
     }
 
     /// CPU time used so far by everything in the account.
     pub(crate) fn used(&self) -> Duration {
         match &self.keeper {
-            Keeper::Group { dir, file } => fs::read_to_string(dir.join(file))
-                .ok()
-                .and_then(|text| parse_usage(&text))
-                .unwrap_or_default(),
+            Keeper::Group { dir, file } => {
+                fs::read_to_string(dir.join(file)).ok().and_then(|text| parse_usage(&text)).unwrap_or_default()
+            }
             Keeper::Tree(roots) => {
-                let roots = roots
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let roots = roots.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 tree_usage(&roots)
             }
         }
@@ -238,26 +200,16 @@ impl Priority {
     fn take(root: &Path, name: &str) -> Option<Self> {
         let dir = root.join(name);
         fs::create_dir(&dir).ok()?;
-        let priority = Self {
-            root: root.to_owned(),
-            dir,
-        };
+        let priority = Self { root: root.to_owned(), dir };
         fs::write(priority.dir.join("cpu.shares"), CPU_SHARES).ok()?;
-        fs::write(
-            priority.dir.join("cgroup.procs"),
-            std::process::id().to_string(),
-        )
-        .ok()?;
+        fs::write(priority.dir.join("cgroup.procs"), std::process::id().to_string()).ok()?;
         Some(priority)
     }
 }
 
 impl Drop for Priority {
     fn drop(&mut self) {
-        let _ = fs::write(
-            self.root.join("cgroup.procs"),
-            std::process::id().to_string(),
-        );
+        let _ = fs::write(self.root.join("cgroup.procs"), std::process::id().to_string());
         let _ = fs::remove_dir(&self.dir);
     }
 }
@@ -266,13 +218,7 @@ impl Drop for Priority {
 /// gone for instance, and removes them. Members of a group with the bench's
 /// name were started by the bench: nothing else enters it.
 fn remove_groups(dir: &Path) {
-    let children = || {
-        fs::read_dir(dir)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-    };
+    let children = || fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let deadline = Instant::now() + GROUP_EMPTY_DEADLINE;
     while fs::remove_dir(dir).is_err() && dir.exists() && Instant::now() < deadline {
         for group in children().filter(|path| path.is_dir()) {
@@ -286,14 +232,8 @@ fn remove_groups(dir: &Path) {
 /// Kills everything in a group; tells whether there was anything.
 fn kill_members(group: &Path) -> bool {
     let text = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-    let members: Vec<i32> = text
-        .lines()
-        .filter_map(|line| line.trim().parse().ok())
-        .collect();
-    for pid in members
-        .iter()
-        .filter_map(|pid| rustix::process::Pid::from_raw(*pid))
-    {
+    let members: Vec<i32> = text.lines().filter_map(|line| line.trim().parse().ok()).collect();
+    for pid in members.iter().filter_map(|pid| rustix::process::Pid::from_raw(*pid)) {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
     !members.is_empty()
@@ -310,10 +250,7 @@ fn v1_root(mounts: &str, controller: &str) -> Option<PathBuf> {
     let path = own.lines().find_map(|line| {
         let mut parts = line.splitn(3, ':');
         let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-        controllers
-            .split(',')
-            .any(|name| name == controller)
-            .then_some(path)
+        controllers.split(',').any(|name| name == controller).then_some(path)
     })?;
     Some(Path::new(mount).join(path.trim_start_matches('/')))
 }
@@ -335,9 +272,7 @@ fn parse_usage(text: &str) -> Option<Duration> {
     if let Ok(nanos) = text.trim().parse() {
         return Some(Duration::from_nanos(nanos));
     }
-    let micros = text
-        .lines()
-        .find_map(|line| line.strip_prefix("usage_usec "))?;
+    let micros = text.lines().find_map(|line| line.strip_prefix("usage_usec "))?;
     micros.trim().parse().ok().map(Duration::from_micros)
 }
 
@@ -353,28 +288,17 @@ fn parse_stat(text: &str) -> Option<Stat> {
     let rest = text.get(text.rfind(')')? + 2..)?;
     let fields: Vec<&str> = rest.split(' ').collect();
     let parent = fields.get(1)?.parse().ok()?;
-    let ticks = fields
-        .get(11..15)?
-        .iter()
-        .filter_map(|field| field.parse::<u64>().ok())
-        .sum();
+    let ticks = fields.get(11..15)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum();
     Some(Stat { parent, ticks })
 }
 
 fn tree_usage(roots: &BTreeSet<u32>) -> Duration {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        if let Some(stat) = fs::read_to_string(entry.path().join("stat"))
-            .ok()
-            .and_then(|text| parse_stat(&text))
-        {
+        if let Some(stat) = fs::read_to_string(entry.path().join("stat")).ok().and_then(|text| parse_stat(&text)) {
             all.insert(pid, stat);
         }
     }
@@ -387,11 +311,7 @@ fn tree_usage(roots: &BTreeSet<u32>) -> Duration {
             _ => return false,
         }
     };
-    let ticks: u64 = all
-        .iter()
-        .filter(|(pid, _)| within(**pid))
-        .map(|(_, stat)| stat.ticks)
-        .sum();
+    let ticks: u64 = all.iter().filter(|(pid, _)| within(**pid)).map(|(_, stat)| stat.ticks).sum();
     Duration::from_millis(ticks * 1000 / USER_HZ)
 }
 
@@ -402,10 +322,7 @@ mod tests {
     #[test]
     fn both_group_formats_are_read() {
         assert_eq!(parse_usage("1500\n"), Some(Duration::from_nanos(1500)));
-        assert_eq!(
-            parse_usage("usage_usec 12\nuser_usec 7\n"),
-            Some(Duration::from_micros(12))
-        );
+        assert_eq!(parse_usage("usage_usec 12\nuser_usec 7\n"), Some(Duration::from_micros(12)));
         assert_eq!(parse_usage("nothing"), None);
     }
 

@@ -89,14 +89,7 @@ pub(crate) fn device(args: &DeviceArgs) -> anyhow::Result<()> {
         relay.read_exact(&mut salt)?;
         let keys = Keys::derive(&secret, &salt)?;
         let local = TcpStream::connect(args.target)?;
-        join(
-            local,
-            relay,
-            Keys {
-                seal: keys.open,
-                open: keys.seal,
-            },
-        )?;
+        join(local, relay, Keys { seal: keys.open, open: keys.seal })?;
     }
 }
 
@@ -106,10 +99,7 @@ pub(crate) fn relay(args: &RelayArgs) -> anyhow::Result<()> {
     say(&format!("listening {}", listener.local_addr()?));
     let (waiting, waits) = mpsc::channel::<TcpStream>();
     let (asking, asks) = mpsc::channel::<TcpStream>();
-    let runtime = args
-        .pump
-        .then(|| tokio::runtime::Builder::new_multi_thread().enable_all().build())
-        .transpose()?;
+    let runtime = args.pump.then(|| tokio::runtime::Builder::new_multi_thread().enable_all().build()).transpose()?;
     let copy64 = args.copy64;
     std::thread::spawn(move || {
         for (client, device) in asks.iter().zip(waits.iter()) {
@@ -124,11 +114,7 @@ pub(crate) fn relay(args: &RelayArgs) -> anyhow::Result<()> {
         stream.set_nodelay(true)?;
         let mut role = [0];
         if stream.read_exact(&mut role).is_ok() {
-            let _ = if role[0] == b'C' {
-                asking.send(stream)
-            } else {
-                waiting.send(stream)
-            };
+            let _ = if role[0] == b'C' { asking.send(stream) } else { waiting.send(stream) };
         }
     }
     Ok(())
@@ -149,11 +135,7 @@ fn pair(client: &TcpStream, device: &TcpStream, copy64: bool) -> io::Result<()> 
     for (from, to) in [(client, device), (device, client)] {
         let (from, to) = (from.try_clone()?, to.try_clone()?);
         std::thread::spawn(move || {
-            let _ = if copy64 {
-                copy(&from, &to)
-            } else {
-                splice(&from, &to)
-            };
+            let _ = if copy64 { copy(&from, &to) } else { splice(&from, &to) };
             let _ = to.shutdown(Shutdown::Write);
         });
     }
@@ -175,8 +157,7 @@ fn splice(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
     let (out, into) = rustix::pipe::pipe()?;
     rustix::pipe::fcntl_setpipe_size(&into, RELAY_PIPE)?;
     loop {
-        let mut held =
-            rustix::pipe::splice(from, None, &into, None, RELAY_PIPE, SpliceFlags::MOVE)?;
+        let mut held = rustix::pipe::splice(from, None, &into, None, RELAY_PIPE, SpliceFlags::MOVE)?;
         if held == 0 {
             return Ok(());
         }
@@ -197,16 +178,10 @@ impl Keys {
         let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(secret);
         let key = |label: &[u8]| -> anyhow::Result<LessSafeKey> {
             let labels = [label];
-            let okm = prk
-                .expand(&labels, &AES_256_GCM)
-                .ok()
-                .context("failed to derive a key")?;
+            let okm = prk.expand(&labels, &AES_256_GCM).ok().context("failed to derive a key")?;
             Ok(LessSafeKey::new(UnboundKey::from(okm)))
         };
-        Ok(Self {
-            seal: key(b"postern-bench floor up")?,
-            open: key(b"postern-bench floor down")?,
-        })
+        Ok(Self { seal: key(b"postern-bench floor up")?, open: key(b"postern-bench floor down")? })
     }
 }
 
@@ -237,11 +212,7 @@ fn seal(mut from: &TcpStream, mut to: &TcpStream, key: &LessSafeKey) -> anyhow::
         }
         let header = u32::try_from(got)?.to_be_bytes();
         let tag = key
-            .seal_in_place_separate_tag(
-                nonce(count),
-                Aad::from(header),
-                &mut record[HEADER..HEADER + got],
-            )
+            .seal_in_place_separate_tag(nonce(count), Aad::from(header), &mut record[HEADER..HEADER + got])
             .ok()
             .context("failed to seal")?;
         record[..HEADER].copy_from_slice(&header);
@@ -261,10 +232,7 @@ fn open(mut from: &TcpStream, mut to: &TcpStream, key: &LessSafeKey) -> anyhow::
         let length = u32::from_be_bytes(header) as usize;
         let body = record.get_mut(..length + TAG).context("record too long")?;
         from.read_exact(body)?;
-        let plain = key
-            .open_in_place(nonce(count), Aad::from(header), body)
-            .ok()
-            .context("failed to open")?;
+        let plain = key.open_in_place(nonce(count), Aad::from(header), body).ok().context("failed to open")?;
         to.write_all(plain)?;
     }
     Ok(())
@@ -277,10 +245,6 @@ fn nonce(count: u64) -> Nonce {
 }
 
 fn read_key(path: &Path) -> anyhow::Result<[u8; KEY]> {
-    let bytes =
-        std::fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
-    bytes
-        .try_into()
-        .ok()
-        .context("the key file must hold 32 bytes")
+    let bytes = std::fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
+    bytes.try_into().ok().context("the key file must hold 32 bytes")
 }

@@ -28,10 +28,7 @@ pub(crate) struct Site {
 impl Host {
     /// This machine's loopback.
     pub(crate) fn loopback() -> Self {
-        Self {
-            address: Ipv4Addr::LOCALHOST,
-            netns: None,
-        }
+        Self { address: Ipv4Addr::LOCALHOST, netns: None }
     }
 
     /// A port of this host, as other hosts reach it.
@@ -41,10 +38,7 @@ impl Host {
 
     /// Does something in the place of this host: on a thread of its own that
     /// moves into the namespace.
-    pub(crate) fn within<T: Send>(
-        &self,
-        work: impl FnOnce() -> anyhow::Result<T> + Send,
-    ) -> anyhow::Result<T> {
+    pub(crate) fn within<T: Send>(&self, work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
         let Some(netns) = &self.netns else {
             return work();
         };
@@ -65,11 +59,7 @@ impl Host {
         what: &str,
         watched: &mut [&mut Process],
     ) -> anyhow::Result<TcpStream> {
-        self.within(|| {
-            until(what, READY_DEADLINE, watched, || {
-                TcpStream::connect(address)
-            })
-        })
+        self.within(|| until(what, READY_DEADLINE, watched, || TcpStream::connect(address)))
     }
 
     /// Waits until an ssh server greets at `address` as this host sees it.
@@ -84,11 +74,7 @@ impl Host {
             stream.set_read_timeout(Some(Duration::from_secs(5)))?;
             let mut start = [0; 4];
             stream.read_exact(&mut start)?;
-            if &start == b"SSH-" {
-                Ok(())
-            } else {
-                Err(io::Error::other("another greeting"))
-            }
+            if &start == b"SSH-" { Ok(()) } else { Err(io::Error::other("another greeting")) }
         };
         self.within(|| until(what, READY_DEADLINE, watched, greeting))
     }
@@ -97,12 +83,7 @@ impl Host {
 impl Site {
     /// All three on loopback.
     pub(crate) fn loopback(dir: &Path) -> Self {
-        Self {
-            client: Host::loopback(),
-            server: Host::loopback(),
-            device: Host::loopback(),
-            dir: dir.to_owned(),
-        }
+        Self { client: Host::loopback(), server: Host::loopback(), device: Host::loopback(), dir: dir.to_owned() }
     }
 }
 
@@ -124,9 +105,7 @@ pub(crate) fn left_behind(dir: &Path, prefix: &str) -> Vec<String> {
 /// A port nobody has now. For programs that cannot bind port 0 themselves:
 /// another may take it in between, which their start then says.
 pub(crate) fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 #[cfg(test)]
@@ -137,12 +116,7 @@ mod tests {
     fn only_what_a_dead_run_made_is_left_behind() {
         let dir = tempfile::tempdir().unwrap();
         // Process ids end at 2^22.
-        for name in [
-            "pb99999999-client",
-            &format!("pb{}-client", std::process::id()),
-            "pbx",
-            "other",
-        ] {
+        for name in ["pb99999999-client", &format!("pb{}-client", std::process::id()), "pbx", "other"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
         assert_eq!(left_behind(dir.path(), "pb"), ["pb99999999-client"]);

@@ -26,12 +26,8 @@ impl Memory {
     pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
             .with_context(|| format!("failed to read the memory of process {pid}"))?;
-        let field =
-            |name: &str| field(&text, name).with_context(|| format!("no {name} for process {pid}"));
-        Ok(Self {
-            rss: field("Rss:")?,
-            private_dirty: field("Private_Dirty:")?,
-        })
+        let field = |name: &str| field(&text, name).with_context(|| format!("no {name} for process {pid}"));
+        Ok(Self { rss: field("Rss:")?, private_dirty: field("Private_Dirty:")? })
     }
 }
 
@@ -102,27 +98,20 @@ fn whole_each(line: &str) -> Option<f64> {
 
 /// The rivals' programs on the device, idle.
 pub(crate) fn rivals(accounts: &Accounts, site: &Site, kit: &SshKit) -> Vec<Row> {
-    [
-        (Recipe::JumpReverse, "ssh -R"),
-        (Recipe::Rathole, "rathole client"),
-    ]
-    .into_iter()
-    .map(|(recipe, name)| {
-        progress(&format!("idle: {name}"));
-        let memory = recipe.stand(kit, accounts, site).and_then(|standing| {
-            Memory::of(
-                standing
-                    .agent
-                    .context("this recipe has no program on the device")?,
-            )
-        });
-        let name = format!("idle daemon: {name}");
-        match memory {
-            Ok(memory) => Row::measured(&name, memory),
-            Err(error) => Row::failed(&name, &format!("{error:#}")),
-        }
-    })
-    .collect()
+    [(Recipe::JumpReverse, "ssh -R"), (Recipe::Rathole, "rathole client")]
+        .into_iter()
+        .map(|(recipe, name)| {
+            progress(&format!("idle: {name}"));
+            let memory = recipe
+                .stand(kit, accounts, site)
+                .and_then(|standing| Memory::of(standing.agent.context("this recipe has no program on the device")?));
+            let name = format!("idle daemon: {name}");
+            match memory {
+                Ok(memory) => Row::measured(&name, memory),
+                Err(error) => Row::failed(&name, &format!("{error:#}")),
+            }
+        })
+        .collect()
 }
 
 /// Prints the rows.
@@ -133,12 +122,7 @@ pub(crate) fn print(rows: &[Row]) {
             || ("-".to_owned(), "-".to_owned()),
             |memory| (memory.rss.to_string(), memory.private_dirty.to_string()),
         );
-        table.row(vec![
-            row.name.clone(),
-            rss,
-            dirty,
-            row.note.clone().unwrap_or_default(),
-        ]);
+        table.row(vec![row.name.clone(), rss, dirty, row.note.clone().unwrap_or_default()]);
     }
     table.print("Idle");
 }
@@ -149,18 +133,15 @@ mod tests {
 
     #[test]
     fn the_rollup_is_read_by_name() {
-        let text =
-            "Rss:                1604 kB\nPrivate_Clean:  4 kB\nPrivate_Dirty:       104 kB\n";
-        assert_eq!(
-            (field(text, "Rss:"), field(text, "Private_Dirty:")),
-            (Some(1604), Some(104))
-        );
+        let text = "Rss:                1604 kB\nPrivate_Clean:  4 kB\nPrivate_Dirty:       104 kB\n";
+        assert_eq!((field(text, "Rss:"), field(text, "Private_Dirty:")), (Some(1604), Some(104)));
         assert_eq!(field(text, "Swap:"), None);
     }
 
     #[test]
     fn the_figure_of_the_memory_test_is_found() {
-        let line = "5000 idle monitors, 0 s later: RSS 1 -> 2 bytes, 9 each; 17044 each of the whole; private dirty 8 each";
+        let line =
+            "5000 idle monitors, 0 s later: RSS 1 -> 2 bytes, 9 each; 17044 each of the whole; private dirty 8 each";
         assert_eq!(whole_each(line), Some(17_044.0));
         assert_eq!(whole_each("running 1 test"), None);
     }

@@ -86,29 +86,11 @@ impl Line {
             ip(&["link", "set", &interface, "netns", &namespace.name])?;
             let inside = |args: &[&str]| ip(&[&["-n", &namespace.name], args].concat());
             inside(&["link", "set", "lo", "up"])?;
-            inside(&[
-                "address",
-                "add",
-                &format!("{address}/32"),
-                "dev",
-                &interface,
-            ])?;
-            inside(&[
-                "link",
-                "set",
-                &interface,
-                "up",
-                "mtu",
-                &LINE_MTU.to_string(),
-            ])?;
+            inside(&["address", "add", &format!("{address}/32"), "dev", &interface])?;
+            inside(&["link", "set", &interface, "up", "mtu", &LINE_MTU.to_string()])?;
             inside(&["route", "add", "default", "dev", &interface])?;
             device.set_nonblocking(true)?;
-            ports.push(Port {
-                address,
-                device,
-                queue: Mutex::default(),
-                filled: Condvar::new(),
-            });
+            ports.push(Port { address, device, queue: Mutex::default(), filled: Condvar::new() });
             namespaces.push(namespace);
         }
         let shared = Arc::new(Shared {
@@ -123,15 +105,9 @@ impl Line {
             let reader = Arc::clone(&shared);
             threads.push(std::thread::spawn(move || read(&reader, port)));
             let writer = Arc::clone(&shared);
-            threads.push(std::thread::spawn(move || {
-                write(&writer, &writer.ports[port])
-            }));
+            threads.push(std::thread::spawn(move || write(&writer, &writer.ports[port])));
         }
-        Ok(Self {
-            shared,
-            threads,
-            namespaces,
-        })
+        Ok(Self { shared, threads, namespaces })
     }
 
     /// Loses so many packets of a million from now on, each way.
@@ -145,12 +121,7 @@ impl Line {
             address: self.shared.ports[index].address,
             netns: Some(self.namespaces[index].path()),
         };
-        Site {
-            client: host(0),
-            server: host(1),
-            device: host(2),
-            dir: dir.to_owned(),
-        }
+        Site { client: host(0), server: host(1), device: host(2), dir: dir.to_owned() }
     }
 
     /// TCP segments with bytes in them so far between client and server,
@@ -166,17 +137,14 @@ impl Line {
     /// Packets carried, lost on purpose, and dropped from a full queue.
     pub(crate) fn packets(&self) -> [u64; 3] {
         let counts = &self.shared.counts;
-        [&counts.packets, &counts.lost, &counts.overflowed]
-            .map(|count| count.load(Ordering::Relaxed))
+        [&counts.packets, &counts.lost, &counts.overflowed].map(|count| count.load(Ordering::Relaxed))
     }
 
     /// TCP connect and one byte there and back, from client to server: two
     /// round trips if the line keeps its promise.
     pub(crate) fn connect_and_echo(&self, dir: &Path) -> anyhow::Result<Duration> {
         let site = self.site(dir);
-        let listener = site
-            .server
-            .within(|| Ok(TcpListener::bind(site.server.at(0))?))?;
+        let listener = site.server.within(|| Ok(TcpListener::bind(site.server.at(0))?))?;
         let address: SocketAddr = listener.local_addr()?;
         let echo = std::thread::spawn(move || -> std::io::Result<()> {
             let (mut stream, _) = listener.accept()?;
@@ -228,8 +196,7 @@ fn read(shared: &Shared, from: usize) {
             continue;
         };
         let packet = &buffer[..length];
-        let Some(to) = destination(packet)
-            .and_then(|address| shared.ports.iter().position(|p| p.address == address))
+        let Some(to) = destination(packet).and_then(|address| shared.ports.iter().position(|p| p.address == address))
         else {
             continue;
         };
@@ -306,9 +273,7 @@ struct Namespace {
 impl Namespace {
     fn new(name: &str) -> anyhow::Result<Self> {
         ip(&["netns", "add", name])?;
-        Ok(Self {
-            name: name.to_owned(),
-        })
+        Ok(Self { name: name.to_owned() })
     }
 
     fn path(&self) -> PathBuf {
@@ -323,16 +288,8 @@ impl Drop for Namespace {
 }
 
 fn ip(args: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new("ip")
-        .args(args)
-        .output()
-        .context("no ip: install iproute2")?;
-    ensure!(
-        output.status.success(),
-        "ip {}: {}",
-        args.join(" "),
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
+    let output = Command::new("ip").args(args).output().context("no ip: install iproute2")?;
+    ensure!(output.status.success(), "ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
 }
 
@@ -352,16 +309,10 @@ pub(crate) fn by_hand(args: &LineArgs) -> anyhow::Result<()> {
     let line = Line::start(Duration::from_millis(args.delay_ms))?;
     line.set_loss(args.loss_ppm);
     for (namespace, port) in line.namespaces.iter().zip(&line.shared.ports) {
-        crate::table::say(&format!(
-            "ip netns exec {} …   # {}",
-            namespace.name, port.address
-        ));
+        crate::table::say(&format!("ip netns exec {} …   # {}", namespace.name, port.address));
     }
     let echo = line.connect_and_echo(Path::new("."))?;
-    crate::table::say(&format!(
-        "connect and echo: {:.1} ms; ends with its input",
-        echo.as_secs_f64() * 1e3
-    ));
+    crate::table::say(&format!("connect and echo: {:.1} ms; ends with its input", echo.as_secs_f64() * 1e3));
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
     Ok(())
 }

@@ -84,30 +84,16 @@ pub(crate) struct Transfer {
 
 impl Transfer {
     /// Asks for a transfer over a connected stream; returns when the sink has answered.
-    pub(crate) fn open(
-        mut stream: TcpStream,
-        direction: Direction,
-        bytes: u64,
-    ) -> anyhow::Result<Self> {
+    pub(crate) fn open(mut stream: TcpStream, direction: Direction, bytes: u64) -> anyhow::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(STALL))?;
         stream.set_write_timeout(Some(STALL))?;
         let mut request = [0; 9];
-        request[0] = if direction == Direction::Up {
-            b'U'
-        } else {
-            b'D'
-        };
+        request[0] = if direction == Direction::Up { b'U' } else { b'D' };
         request[1..].copy_from_slice(&bytes.to_be_bytes());
         stream.write_all(&request)?;
-        stream
-            .read_exact(&mut [0])
-            .context("the sink did not answer through the tunnel")?;
-        Ok(Self {
-            stream,
-            direction,
-            bytes,
-        })
+        stream.read_exact(&mut [0]).context("the sink did not answer through the tunnel")?;
+        Ok(Self { stream, direction, bytes })
     }
 
     /// Moves the bytes; gives the receiver's time from first to last.
@@ -116,9 +102,7 @@ impl Transfer {
             Direction::Up => {
                 send(&mut self.stream, self.bytes)?;
                 let mut nanos = [0; 8];
-                self.stream
-                    .read_exact(&mut nanos)
-                    .context("the sink did not confirm")?;
+                self.stream.read_exact(&mut nanos).context("the sink did not confirm")?;
                 Ok(Duration::from_nanos(u64::from_be_bytes(nanos)))
             }
             Direction::Down => {
@@ -147,9 +131,7 @@ fn receive(stream: &mut TcpStream, bytes: u64) -> anyhow::Result<Duration> {
     let mut first = None;
     let mut got = 0;
     while got < bytes {
-        let left = usize::try_from(bytes - got)
-            .unwrap_or(LOAD_BUFFER)
-            .min(LOAD_BUFFER);
+        let left = usize::try_from(bytes - got).unwrap_or(LOAD_BUFFER).min(LOAD_BUFFER);
         let now = stream.read(&mut buffer[..left])?;
         if now == 0 {
             bail!("ended after {got} of {bytes} bytes");
@@ -184,10 +166,7 @@ mod tests {
         let sink = Sink::start(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         for direction in [Direction::Up, Direction::Down] {
             let stream = TcpStream::connect(sink.address()).unwrap();
-            let took = Transfer::open(stream, direction, 3_000_001)
-                .unwrap()
-                .run()
-                .unwrap();
+            let took = Transfer::open(stream, direction, 3_000_001).unwrap().run().unwrap();
             assert!(took > Duration::ZERO);
         }
     }

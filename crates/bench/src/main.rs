@@ -124,11 +124,7 @@ fn main() -> ExitCode {
         Action::FloorRelay(args) => floor::relay(&args).map(|()| true),
         Action::FloorDevice(args) => floor::device(&args).map(|()| true),
         Action::Sink { listen } => sink(listen).map(|()| true),
-        Action::Source {
-            connect,
-            direction,
-            bytes,
-        } => source(connect, direction, bytes).map(|()| true),
+        Action::Source { connect, direction, bytes } => source(connect, direction, bytes).map(|()| true),
         Action::Line(args) => line::by_hand(&args).map(|()| true),
         Action::Enter(args) => Err(process::enter(&args)),
     };
@@ -144,14 +140,10 @@ fn main() -> ExitCode {
 
 fn run(args: &RunArgs) -> anyhow::Result<bool> {
     let wanted = |subject: Subject| args.only.is_empty() || args.only.contains(&subject);
-    let dir = tempfile::Builder::new()
-        .prefix("postern-bench-")
-        .tempdir()?;
+    let dir = tempfile::Builder::new().prefix("postern-bench-").tempdir()?;
     let accounts = Accounts::open(!args.no_priority);
     let site = Site::loopback(dir.path());
-    let kit = SshKit::new(dir.path())
-        .map(Rc::new)
-        .map_err(|error| format!("{error:#}"));
+    let kit = SshKit::new(dir.path()).map(Rc::new).map_err(|error| format!("{error:#}"));
     let named = |name: &str| args.rows.is_empty() || args.rows.iter().any(|row| name.contains(row));
     let mut report = Report {
         machine: machine(),
@@ -177,11 +169,7 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
         }
     }
     if wanted(Subject::Setup) || wanted(Subject::Delay) {
-        let rounds = if args.quick {
-            limits::SETUP_ROUNDS_QUICK
-        } else {
-            limits::SETUP_ROUNDS
-        };
+        let rounds = if args.quick { limits::SETUP_ROUNDS_QUICK } else { limits::SETUP_ROUNDS };
         let mut ways = ways(&kit);
         ways.retain(|way| named(&way.name()));
         report.setup = setup::loopback(&accounts, &site, &ways, rounds);
@@ -223,8 +211,7 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
     print(&report);
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report)?;
-        std::fs::write(path, text + "\n")
-            .with_context(|| format!("failed to write {}", path.display()))?;
+        std::fs::write(path, text + "\n").with_context(|| format!("failed to write {}", path.display()))?;
     }
     Ok(args.quick || report.checks.iter().all(|check| check.holds))
 }
@@ -237,16 +224,8 @@ fn tunnels(kit: &Result<Rc<SshKit>, String>) -> Vec<Box<dyn Tunnel>> {
         Box::new(Floor { relay: FloorRelay::Copy64 }),
         Box::new(Floor { relay: FloorRelay::Product }),
         Box::new(PosternTunnel),
-        Box::new(SshTunnel {
-            recipe: Recipe::JumpReverse,
-            cipher: None,
-            kit: kit.clone(),
-        }),
-        Box::new(SshTunnel {
-            recipe: Recipe::Rathole,
-            cipher: gcm,
-            kit: kit.clone(),
-        }),
+        Box::new(SshTunnel { recipe: Recipe::JumpReverse, cipher: None, kit: kit.clone() }),
+        Box::new(SshTunnel { recipe: Recipe::Rathole, cipher: gcm, kit: kit.clone() }),
     ]
 }
 
@@ -254,9 +233,7 @@ fn tunnels(kit: &Result<Rc<SshKit>, String>) -> Vec<Box<dyn Tunnel>> {
 fn ways(kit: &Result<Rc<SshKit>, String>) -> Vec<Box<dyn setup::Way>> {
     let recipes = [Recipe::Straight, Recipe::JumpReverse, Recipe::Rathole];
     let product = Box::new(PosternWay(kit.clone())) as Box<dyn setup::Way>;
-    let recipes = recipes
-        .into_iter()
-        .map(|recipe| Box::new((recipe, kit.clone())) as Box<dyn setup::Way>);
+    let recipes = recipes.into_iter().map(|recipe| Box::new((recipe, kit.clone())) as Box<dyn setup::Way>);
     std::iter::once(product).chain(recipes).collect()
 }
 
@@ -291,31 +268,19 @@ fn sink(listen: SocketAddr) -> anyhow::Result<()> {
     }
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "byte counts here are far below 2^52"
-)]
+#[expect(clippy::cast_precision_loss, reason = "byte counts here are far below 2^52")]
 fn source(connect: SocketAddr, direction: load::Direction, bytes: u64) -> anyhow::Result<()> {
     let took = load::Transfer::open(TcpStream::connect(connect)?, direction, bytes)?.run()?;
-    say(&format!(
-        "{:.0} MiB/s",
-        bytes as f64 / f64::from(1 << 20) / took.as_secs_f64()
-    ));
+    say(&format!("{:.0} MiB/s", bytes as f64 / f64::from(1 << 20) / took.as_secs_f64()));
     Ok(())
 }
 
 fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
-    let model = cpuinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1))
-        .unwrap_or("?");
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("?");
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    format!(
-        "{cores} cores, {model}, Linux {}",
-        read("/proc/sys/kernel/osrelease").trim()
-    )
+    format!("{cores} cores, {model}, Linux {}", read("/proc/sys/kernel/osrelease").trim())
 }
 
 fn load_average() -> String {

@@ -68,13 +68,7 @@ impl SshKit {
     }
 
     /// Starts an sshd of its own configuration at a host; returns when it greets.
-    pub(crate) fn sshd(
-        &self,
-        host: &Host,
-        name: &str,
-        port: u16,
-        account: &Account,
-    ) -> anyhow::Result<Process> {
+    pub(crate) fn sshd(&self, host: &Host, name: &str, port: u16, account: &Account) -> anyhow::Result<Process> {
         let dir = self.dir.display();
         let config = self.dir.join(format!("sshd-{name}-{port}"));
         fs::write(
@@ -113,11 +107,7 @@ impl SshKit {
     }
 
     fn ssh(&self, host: &Host, config: &Path) -> Spawn<'static> {
-        Spawn::new("ssh")
-            .args(["-F"])
-            .args([config])
-            .netns(host.netns.clone())
-            .log(self.dir.join("ssh.log"))
+        Spawn::new("ssh").args(["-F"]).args([config]).netns(host.netns.clone()).log(self.dir.join("ssh.log"))
     }
 }
 
@@ -162,12 +152,7 @@ impl Recipe {
     }
 
     /// Brings up everything but the user's own ssh.
-    pub(crate) fn stand(
-        self,
-        kit: &SshKit,
-        accounts: &Accounts,
-        site: &Site,
-    ) -> anyhow::Result<Standing> {
+    pub(crate) fn stand(self, kit: &SshKit, accounts: &Accounts, site: &Site) -> anyhow::Result<Standing> {
         let device_port = free_port()?;
         let device = accounts.account(Role::Device);
         let device_sshd = kit.sshd(&site.device, "device", device_port, &device)?;
@@ -178,17 +163,8 @@ impl Recipe {
                     "Host straight\n  HostName {}\n  Port {device_port}\n  HostKeyAlias device\n",
                     site.device.address
                 );
-                let way = Way {
-                    config: kit.config("config-straight", &hosts)?,
-                    name: "straight",
-                    greeting: None,
-                };
-                Ok(Standing {
-                    way,
-                    agent: None,
-                    processes: vec![device_sshd],
-                    accounts: vec![device],
-                })
+                let way = Way { config: kit.config("config-straight", &hosts)?, name: "straight", greeting: None };
+                Ok(Standing { way, agent: None, processes: vec![device_sshd], accounts: vec![device] })
             }
             Self::JumpReverse => {
                 let relay = accounts.account(Role::Relay);
@@ -204,20 +180,12 @@ impl Recipe {
                 let mut agent = kit
                     .ssh(&site.device, &config)
                     .args(["-N", "-o", "ExitOnForwardFailure=yes", "-R"])
-                    .args([
-                        format!("127.0.0.1:{reverse_port}:{inside}"),
-                        "server".to_owned(),
-                    ])
+                    .args([format!("127.0.0.1:{reverse_port}:{inside}"), "server".to_owned()])
                     .account(&device)
                     .start()?;
                 let reverse = SocketAddr::from(([127, 0, 0, 1], reverse_port));
-                site.server
-                    .wait_for_ssh(reverse, "ssh -R", &mut [&mut agent])?;
-                let way = Way {
-                    config,
-                    name: "device",
-                    greeting: Some((reverse.to_string(), "server")),
-                };
+                site.server.wait_for_ssh(reverse, "ssh -R", &mut [&mut agent])?;
+                let way = Way { config, name: "device", greeting: Some((reverse.to_string(), "server")) };
                 Ok(Standing {
                     way,
                     agent: Some(agent.id()),
@@ -228,17 +196,12 @@ impl Recipe {
             Self::Rathole => {
                 let relay = accounts.account(Role::Relay);
                 let (control, service) = (free_port()?, free_port()?);
-                let (server_process, agent) =
-                    rathole_pair(kit, site, control, service, inside, &relay, &device)?;
+                let (server_process, agent) = rathole_pair(kit, site, control, service, inside, &relay, &device)?;
                 let hosts = format!(
                     "Host rathole\n  HostName {}\n  Port {service}\n  HostKeyAlias device\n",
                     site.server.address
                 );
-                let way = Way {
-                    config: kit.config("config-rathole", &hosts)?,
-                    name: "rathole",
-                    greeting: None,
-                };
+                let way = Way { config: kit.config("config-rathole", &hosts)?, name: "rathole", greeting: None };
                 Ok(Standing {
                     way,
                     agent: Some(agent.id()),
@@ -287,36 +250,23 @@ fn rathole_pair(
     };
     let mut server_process = start(&server_config, &site.server, relay)?;
     // The client program tries again only after a second.
-    site.server.wait_for_port(
-        site.server.at(control),
-        "rathole's server",
-        &mut [&mut server_process],
-    )?;
+    site.server.wait_for_port(site.server.at(control), "rathole's server", &mut [&mut server_process])?;
     let mut agent = start(&client_config, &site.device, device)?;
-    site.server.wait_for_ssh(
-        site.server.at(service),
-        "rathole",
-        &mut [&mut server_process, &mut agent],
-    )?;
+    site.server.wait_for_ssh(site.server.at(service), "rathole", &mut [&mut server_process, &mut agent])?;
     Ok((server_process, agent))
 }
 
 impl Standing {
     /// `ssh … true` as the client's user types it.
     pub(crate) fn true_command(&self, kit: &SshKit, site: &Site) -> Spawn<'static> {
-        kit.ssh(&site.client, &self.way.config)
-            .args([self.way.name, "true"])
+        kit.ssh(&site.client, &self.way.config).args([self.way.name, "true"])
     }
 
     /// What shows the device's greeting on standard output; `None` where any
     /// TCP connection does.
     pub(crate) fn greeting_command(&self, kit: &SshKit, site: &Site) -> Option<Spawn<'static>> {
         let (to, at) = self.way.greeting.as_ref()?;
-        Some(
-            kit.ssh(&site.client, &self.way.config)
-                .args(["-W", to, at])
-                .stdout(),
-        )
+        Some(kit.ssh(&site.client, &self.way.config).args(["-W", to, at]).stdout())
     }
 }
 
@@ -332,11 +282,7 @@ pub(crate) struct SshTunnel {
 impl Tunnel for SshTunnel {
     fn name(&self) -> String {
         match self.cipher {
-            Some(cipher) => format!(
-                "{}, {}",
-                self.recipe.name(),
-                cipher.trim_end_matches("@openssh.com")
-            ),
+            Some(cipher) => format!("{}, {}", self.recipe.name(), cipher.trim_end_matches("@openssh.com")),
             None => self.recipe.name().to_owned(),
         }
     }
@@ -345,12 +291,7 @@ impl Tunnel for SshTunnel {
         self.recipe == Recipe::JumpReverse
     }
 
-    fn start(
-        &self,
-        accounts: &Accounts,
-        site: &Site,
-        target: SocketAddr,
-    ) -> anyhow::Result<Running> {
+    fn start(&self, accounts: &Accounts, site: &Site, target: SocketAddr) -> anyhow::Result<Running> {
         let kit = self.kit.as_ref().map_err(|why| anyhow!("{why}"))?;
         let standing = self.recipe.stand(kit, accounts, site)?;
         let client = accounts.account(Role::Client);
@@ -364,18 +305,10 @@ impl Tunnel for SshTunnel {
             spawn = spawn.args(["-c", cipher]);
         }
         let forward = spawn.args([standing.way.name]).start()?;
-        let Standing {
-            mut processes,
-            mut accounts,
-            ..
-        } = standing;
+        let Standing { mut processes, mut accounts, .. } = standing;
         processes.insert(0, forward);
         accounts.insert(0, client);
-        Ok(Running {
-            entry,
-            processes,
-            accounts,
-        })
+        Ok(Running { entry, processes, accounts })
     }
 }
 
@@ -384,9 +317,7 @@ impl Tunnel for SshTunnel {
 /// # Errors
 /// It is not installed; the text says how to.
 pub(crate) fn rathole() -> anyhow::Result<PathBuf> {
-    let home = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .join(RATHOLE_HOME);
+    let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(RATHOLE_HOME);
     if home.exists() {
         return Ok(home);
     }

@@ -56,13 +56,9 @@ fn prepare(args: &EnterArgs) -> anyhow::Result<()> {
 /// Moves the calling thread into a network namespace.
 pub(crate) fn enter_netns(path: &std::path::Path) -> anyhow::Result<()> {
     use std::os::fd::AsFd;
-    let file =
-        std::fs::File::open(path).with_context(|| format!("failed to open {}", path.display()))?;
-    rustix::thread::move_into_link_name_space(
-        file.as_fd(),
-        Some(rustix::thread::LinkNameSpaceType::Network),
-    )
-    .context("failed to enter the network namespace")
+    let file = std::fs::File::open(path).with_context(|| format!("failed to open {}", path.display()))?;
+    rustix::thread::move_into_link_name_space(file.as_fd(), Some(rustix::thread::LinkNameSpaceType::Network))
+        .context("failed to enter the network namespace")
 }
 
 /// A program to be started. Its standard input is empty, its standard error
@@ -103,8 +99,7 @@ impl<'a> Spawn<'a> {
         I: IntoIterator<Item = S>,
         S: AsRef<OsStr>,
     {
-        self.args
-            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
@@ -154,38 +149,22 @@ impl<'a> Spawn<'a> {
         if let Some(netns) = self.netns {
             command.arg("--netns").arg(netns);
         }
-        command
-            .arg("--")
-            .arg(&self.program)
-            .args(&self.args)
-            .envs(self.envs);
-        command.stdin(Stdio::null()).stdout(if self.stdout {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        });
+        command.arg("--").arg(&self.program).args(&self.args).envs(self.envs);
+        command.stdin(Stdio::null()).stdout(if self.stdout { Stdio::piped() } else { Stdio::null() });
         command.stderr(match &self.log {
             _ if self.stderr => Stdio::piped(),
             Some(log) => {
                 let file = std::fs::File::options().create(true).append(true).open(log);
-                file.with_context(|| format!("failed to open {}", log.display()))?
-                    .into()
+                file.with_context(|| format!("failed to open {}", log.display()))?.into()
             }
             None => Stdio::null(),
         });
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("failed to start {name}"))?;
+        let mut child = command.spawn().with_context(|| format!("failed to start {name}"))?;
         let stderr = child.stderr.take().map(BufReader::new);
         if let Some(account) = self.account {
             account.started(child.id());
         }
-        Ok(Process {
-            name,
-            child,
-            stderr,
-            log: self.log,
-        })
+        Ok(Process { name, child, stderr, log: self.log })
     }
 }
 
@@ -207,26 +186,18 @@ impl Process {
     /// Next line of standard output, without its end; for ready lines.
     /// Reads byte by byte, so nothing behind the line is lost.
     pub(crate) fn line(&mut self) -> anyhow::Result<String> {
-        let Some(stdout) = self.child.stdout.as_mut() else {
-            bail!("{}: output is not piped", self.name)
-        };
+        let Some(stdout) = self.child.stdout.as_mut() else { bail!("{}: output is not piped", self.name) };
         let mut line = String::new();
         BufReader::with_capacity(1, stdout).read_line(&mut line)?;
         if line.is_empty() {
-            bail!(
-                "{} ended before it was ready; {}",
-                self.name,
-                self.last_words()
-            );
+            bail!("{} ended before it was ready; {}", self.name, self.last_words());
         }
         Ok(line.trim_end().to_owned())
     }
 
     /// Next line of standard error; `None` at its end.
     pub(crate) fn error_line(&mut self) -> anyhow::Result<Option<String>> {
-        let Some(stderr) = self.stderr.as_mut() else {
-            bail!("{}: errors are not piped", self.name)
-        };
+        let Some(stderr) = self.stderr.as_mut() else { bail!("{}: errors are not piped", self.name) };
         let mut line = String::new();
         let got = stderr.read_line(&mut line)?;
         Ok((got > 0).then(|| line.trim_end().to_owned()))
@@ -234,9 +205,7 @@ impl Process {
 
     /// Standard output to its end.
     pub(crate) fn output(&mut self) -> anyhow::Result<String> {
-        let Some(stdout) = self.child.stdout.as_mut() else {
-            bail!("{}: output is not piped", self.name)
-        };
+        let Some(stdout) = self.child.stdout.as_mut() else { bail!("{}: output is not piped", self.name) };
         let mut text = String::new();
         stdout.read_to_string(&mut text)?;
         Ok(text)
@@ -256,9 +225,7 @@ impl Process {
 
     /// Waits for the first byte of standard output.
     pub(crate) fn first_byte(&mut self) -> anyhow::Result<u8> {
-        let Some(stdout) = self.child.stdout.as_mut() else {
-            bail!("{}: output is not piped", self.name)
-        };
+        let Some(stdout) = self.child.stdout.as_mut() else { bail!("{}: output is not piped", self.name) };
         let mut byte = [0];
         match stdout.read_exact(&mut byte) {
             Ok(()) => Ok(byte[0]),
@@ -279,11 +246,7 @@ impl Process {
                 return Ok(status);
             }
             if Instant::now() > end {
-                bail!(
-                    "{} still runs after {deadline:?}; {}",
-                    self.name,
-                    self.last_words()
-                );
+                bail!("{} still runs after {deadline:?}; {}", self.name, self.last_words());
             }
             std::thread::sleep(Duration::from_micros(500));
         }
@@ -311,18 +274,10 @@ impl Process {
 
     /// The end of its log, for a message to a human.
     fn last_words(&self) -> String {
-        let text = self
-            .log
-            .as_ref()
-            .and_then(|log| std::fs::read_to_string(log).ok())
-            .unwrap_or_default();
+        let text = self.log.as_ref().and_then(|log| std::fs::read_to_string(log).ok()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().rev().take(5).collect();
         let lines: Vec<&str> = lines.into_iter().rev().collect();
-        if lines.is_empty() {
-            "it left no log".to_owned()
-        } else {
-            format!("its log ends: {}", lines.join(" | "))
-        }
+        if lines.is_empty() { "it left no log".to_owned() } else { format!("its log ends: {}", lines.join(" | ")) }
     }
 }
 
@@ -351,9 +306,7 @@ pub(crate) fn until<T>(
             process.check_alive()?;
         }
         if Instant::now() > end {
-            return Err(
-                anyhow::Error::new(error).context(format!("{what} not ready after {deadline:?}"))
-            );
+            return Err(anyhow::Error::new(error).context(format!("{what} not ready after {deadline:?}")));
         }
         std::thread::sleep(POLL_PAUSE);
     }

@@ -107,10 +107,7 @@ impl House {
             anyhow::Ok(output.trim().to_owned())
         };
         run(&["init", "--host", &at.ip().to_string(), "--port", &at.port().to_string()])?;
-        [CLIENT, DEVICE, RELAY]
-            .into_iter()
-            .map(|name| Ok((name, run(&["add", name])?)))
-            .collect()
+        [CLIENT, DEVICE, RELAY].into_iter().map(|name| Ok((name, run(&["add", name])?))).collect()
     }
 
     fn start_server(&mut self, host: &Host, at: SocketAddr) -> anyhow::Result<()> {
@@ -296,11 +293,8 @@ impl Tunnel for PosternTunnel {
     fn start(&self, accounts: &Accounts, site: &Site, target: SocketAddr) -> anyhow::Result<Running> {
         let house = House::stand(accounts, site, &[target.port()])?;
         let client = accounts.account(Role::Client);
-        let mut npt = house
-            .client(&site.client, "npt")
-            .args(["-p", &target.port().to_string()])
-            .account(&client)
-            .start()?;
+        let mut npt =
+            house.client(&site.client, "npt").args(["-p", &target.port().to_string()]).account(&client).start()?;
         let line = npt.wait_for_log("npt is listening on ")?;
         let port = line.rsplit(':').next().and_then(|port| port.trim().parse().ok());
         let port = port.with_context(|| format!("no port in {line:?}"))?;

@@ -142,25 +142,13 @@ pub(crate) struct Row {
 }
 
 /// Runs every way on loopback.
-pub(crate) fn loopback(
-    accounts: &Accounts,
-    site: &Site,
-    ways: &[Box<dyn Way>],
-    rounds: usize,
-) -> Vec<Row> {
-    let mut rows: Vec<Row> = ways
-        .iter()
-        .map(|way| Row {
-            name: way.name(),
-            ..Row::default()
-        })
-        .collect();
+pub(crate) fn loopback(accounts: &Accounts, site: &Site, ways: &[Box<dyn Way>], rounds: usize) -> Vec<Row> {
+    let mut rows: Vec<Row> = ways.iter().map(|way| Row { name: way.name(), ..Row::default() }).collect();
     for (way, row) in ways.iter().zip(&mut rows) {
         progress(&format!("set-up on loopback: {}", row.name));
         let result = way.open(accounts, site).and_then(|entrance| {
             for _ in 0..rounds {
-                row.remote_true
-                    .push(entrance.remote_true(site)?.as_secs_f64());
+                row.remote_true.push(entrance.remote_true(site)?.as_secs_f64());
                 if let Some(first) = entrance.first_byte(site)? {
                     row.first_byte.push(first.took.as_secs_f64());
                     add_steps(&mut row.steps, first.steps);
@@ -187,20 +175,11 @@ pub(crate) fn delayed(
     let line = Line::start(LINE_DELAY)?;
     let site = line.site(&site.dir);
     let trip = 2.0 * LINE_DELAY.as_secs_f64();
-    let echoes: anyhow::Result<Samples> = (0..rounds)
-        .map(|_| Ok(line.connect_and_echo(&site.dir)?.as_secs_f64() / trip))
-        .collect();
+    let echoes: anyhow::Result<Samples> =
+        (0..rounds).map(|_| Ok(line.connect_and_echo(&site.dir)?.as_secs_f64() / trip)).collect();
     let echo = echoes?.median();
-    ensure!(
-        echo >= 2.0,
-        "the line is faster than its delay: {echo:.3} round trips for two"
-    );
-    let kept = Check::at_most(
-        "delay line: TCP connect and echo, which is 2 round trips",
-        echo,
-        2.1,
-        "round trips",
-    );
+    ensure!(echo >= 2.0, "the line is faster than its delay: {echo:.3} round trips for two");
+    let kept = Check::at_most("delay line: TCP connect and echo, which is 2 round trips", echo, 2.1, "round trips");
     for (way, row) in ways.iter().zip(rows) {
         progress(&format!("set-up over the line: {}", row.name));
         let result = measure_delayed(&line, accounts, &site, way.as_ref(), rounds, row);
@@ -212,9 +191,7 @@ pub(crate) fn delayed(
         row.first_byte_round_trips = trips(&row.first_byte_delayed, &row.first_byte);
     }
     let [packets, lost, overflowed] = line.packets();
-    progress(&format!(
-        "the line carried {packets} packets, lost {lost}, overflowed {overflowed}"
-    ));
+    progress(&format!("the line carried {packets} packets, lost {lost}, overflowed {overflowed}"));
     Ok(kept)
 }
 
@@ -231,8 +208,7 @@ fn measure_delayed(
     let mut segments = [0; 3];
     for _ in 0..rounds {
         let before = line.segments();
-        row.remote_true_delayed
-            .push(entrance.remote_true(site)?.as_secs_f64());
+        row.remote_true_delayed.push(entrance.remote_true(site)?.as_secs_f64());
         for (sum, (after, before)) in segments.iter_mut().zip(line.segments().iter().zip(before)) {
             *sum += after - before;
         }
@@ -247,8 +223,7 @@ fn measure_delayed(
     line.set_loss(LINE_LOSS_PPM);
     // Few packets of a set-up are lost: twice the rounds to see any.
     for _ in 0..2 * rounds {
-        row.remote_true_lossy
-            .push(entrance.remote_true(site)?.as_secs_f64());
+        row.remote_true_lossy.push(entrance.remote_true(site)?.as_secs_f64());
     }
     line.set_loss(0);
     Ok(())
@@ -277,9 +252,7 @@ pub(crate) fn print(rows: &[Row]) {
         "segments c-s / s-d / c-d",
     ]);
     for row in rows {
-        let number = |value: Option<f64>| {
-            value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"))
-        };
+        let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
         table.row(vec![
             row.name.clone(),
             row.first_byte.show(3),
@@ -289,10 +262,7 @@ pub(crate) fn print(rows: &[Row]) {
             row.remote_true_lossy.show(3),
             number(row.first_byte_round_trips),
             number(row.round_trips),
-            row.segments.map_or_else(
-                || "-".to_owned(),
-                |[a, b, c]| format!("{a:.0} / {b:.0} / {c:.0}"),
-            ),
+            row.segments.map_or_else(|| "-".to_owned(), |[a, b, c]| format!("{a:.0} / {b:.0} / {c:.0}")),
         ]);
         for note in &row.notes {
             table.row(vec![format!("  {note}")]);
@@ -330,10 +300,7 @@ impl Way for (Recipe, Result<Rc<SshKit>, String>) {
     fn open(&self, accounts: &Accounts, site: &Site) -> anyhow::Result<Box<dyn Entrance>> {
         let kit = self.1.as_ref().map_err(|why| anyhow!("{why}"))?;
         let standing = self.0.stand(kit, accounts, site)?;
-        Ok(Box::new(SshEntrance {
-            standing,
-            kit: Rc::clone(kit),
-        }))
+        Ok(Box::new(SshEntrance { standing, kit: Rc::clone(kit) }))
     }
 }
 

@@ -58,12 +58,7 @@ impl Samples {
         match self.0.len() {
             0 => "-".to_owned(),
             1 => format!("{:.decimals$}", self.median()),
-            _ => format!(
-                "{:.decimals$} ({:.decimals$}-{:.decimals$})",
-                self.median(),
-                self.min(),
-                self.max()
-            ),
+            _ => format!("{:.decimals$} ({:.decimals$}-{:.decimals$})", self.median(), self.min(), self.max()),
         }
     }
 }
@@ -98,34 +93,12 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    pub(crate) fn at_least(
-        figure: impl Into<String>,
-        value: f64,
-        bound: f64,
-        unit: &'static str,
-    ) -> Self {
-        Self {
-            figure: figure.into(),
-            value,
-            bound,
-            unit,
-            holds: value >= bound,
-        }
+    pub(crate) fn at_least(figure: impl Into<String>, value: f64, bound: f64, unit: &'static str) -> Self {
+        Self { figure: figure.into(), value, bound, unit, holds: value >= bound }
     }
 
-    pub(crate) fn at_most(
-        figure: impl Into<String>,
-        value: f64,
-        bound: f64,
-        unit: &'static str,
-    ) -> Self {
-        Self {
-            figure: figure.into(),
-            value,
-            bound,
-            unit,
-            holds: value <= bound,
-        }
+    pub(crate) fn at_most(figure: impl Into<String>, value: f64, bound: f64, unit: &'static str) -> Self {
+        Self { figure: figure.into(), value, bound, unit, holds: value <= bound }
     }
 
     /// A figure that should be there and is not; it misses.
@@ -135,13 +108,7 @@ impl Check {
 
     /// One line for a human; says by how much a bound is missed.
     pub(crate) fn show(&self) -> String {
-        let Self {
-            figure,
-            value,
-            bound,
-            unit,
-            holds,
-        } = self;
+        let Self { figure, value, bound, unit, holds } = self;
         if value.is_nan() {
             return format!("  MISS  {figure}: not measured");
         }
@@ -163,9 +130,7 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(head: &[&str]) -> Self {
-        Self {
-            rows: vec![head.iter().map(ToString::to_string).collect()],
-        }
+        Self { rows: vec![head.iter().map(ToString::to_string).collect()] }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
@@ -176,12 +141,7 @@ impl Table {
         say(&format!("\n{title}"));
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
-            self.rows
-                .iter()
-                .filter_map(|row| row.get(column))
-                .map(|cell| cell.chars().count())
-                .max()
-                .unwrap_or(0)
+            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         for (number, row) in self.rows.iter().enumerate() {
@@ -189,13 +149,11 @@ impl Table {
                 .iter()
                 .zip(&widths)
                 .enumerate()
-                .map(|(column, (cell, &width))| {
-                    if column == 0 {
-                        format!("{cell:<width$}")
-                    } else {
-                        format!("{cell:>width$}")
-                    }
-                })
+                .map(
+                    |(column, (cell, &width))| {
+                        if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+                    },
+                )
                 .collect();
             say(line.join("  ").trim_end());
             if number == 0 {
@@ -212,10 +170,7 @@ mod tests {
     #[test]
     fn the_median_of_an_even_count_lies_between() {
         let samples: Samples = [4.0, 1.0, 3.0, 2.0].into_iter().collect();
-        assert_eq!(
-            (samples.median(), samples.min(), samples.max()),
-            (2.5, 1.0, 4.0)
-        );
+        assert_eq!((samples.median(), samples.min(), samples.max()), (2.5, 1.0, 4.0));
         assert!(Samples::default().median().is_nan());
     }
 

@@ -11,26 +11,11 @@ fn the_floor_carries_bytes_and_is_charged_for_them() {
     let dir = tempfile::tempdir().unwrap();
     let json = dir.path().join("report.json");
     let output = bench()
-        .args([
-            "run",
-            "--quick",
-            "--no-priority",
-            "--only",
-            "bulk",
-            "--rows",
-            "floor",
-            "--bytes",
-            "8388608",
-            "--json",
-        ])
+        .args(["run", "--quick", "--no-priority", "--only", "bulk", "--rows", "floor", "--bytes", "8388608", "--json"])
         .arg(&json)
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
     let rows = report["bulk"].as_array().unwrap();
     assert_eq!(rows.len(), 2, "{rows:?}");
@@ -38,10 +23,7 @@ fn the_floor_carries_bytes_and_is_charged_for_them() {
         assert!(row["down"]["median"].as_f64().unwrap() > 0.0, "{row}");
         assert!(row["up"]["median"].as_f64().unwrap() > 0.0, "{row}");
         for role in ["client", "relay", "device"] {
-            assert!(
-                row["cpu_by_role"][role]["median"].as_f64().is_some(),
-                "{row}"
-            );
+            assert!(row["cpu_by_role"][role]["median"].as_f64().is_some(), "{row}");
         }
     }
     // In words for humans too.
@@ -51,11 +33,7 @@ fn the_floor_carries_bytes_and_is_charged_for_them() {
 /// Without the rights to make namespaces the test says so and passes.
 #[test]
 fn the_line_takes_two_round_trips_to_connect_and_echo() {
-    let output = bench()
-        .args(["line", "--delay-ms", "10"])
-        .stdin(std::process::Stdio::null())
-        .output()
-        .unwrap();
+    let output = bench().args(["line", "--delay-ms", "10"]).stdin(std::process::Stdio::null()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         let why = String::from_utf8_lossy(&output.stderr);
@@ -63,15 +41,7 @@ fn the_line_takes_two_round_trips_to_connect_and_echo() {
         println!("skipped: {why}");
         return;
     }
-    let took: f64 = said
-        .split("connect and echo: ")
-        .nth(1)
-        .unwrap()
-        .split(' ')
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap();
+    let took: f64 = said.split("connect and echo: ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     // Two round trips of 20 ms; the upper bound only catches a line that is broken.
     assert!((40.0..400.0).contains(&took), "{said}");
 }
