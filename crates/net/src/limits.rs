@@ -29,6 +29,9 @@ pub const PIPE_SIZES: [usize; 2] = [1024 * 1024, 256 * 1024];
 /// Empty pipes kept for the next busy direction: 32 pipes are 64 file descriptors and, being empty, no data pages.
 pub const IDLE_PIPES: usize = 32;
 
+/// Full pipes or buffers that a direction moves before it lets others on its thread have their turn: 16 MiB, some 5 ms.
+pub const TURNS: u32 = 16;
+
 /// Buffer of one direction that copies in user space: the size of a default pipe, and of one `read` that pays off.
 pub const COPY_BYTES: usize = 64 * 1024;
 

@@ -1,21 +1,18 @@
 //! One direction through a buffer in user space.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::io::Interest;
-use tokio::net::TcpStream;
-
 use super::Failure;
-use crate::limits::COPY_BYTES;
+use super::socket::Socket;
+use crate::limits::{COPY_BYTES, TURNS};
 
 /// Copies until the end of `from`. The buffer exists only while there is something to read.
-pub(super) async fn carry(from: &TcpStream, to: &TcpStream, carried: &AtomicU64) -> Result<(), Failure> {
+pub(super) async fn carry(from: &Socket, to: &Socket, carried: &AtomicU64) -> Result<(), Failure> {
     loop {
-        from.readable().await.map_err(Failure::source)?;
         let mut buffer = vec![0; COPY_BYTES];
-        loop {
-            let n = match from.try_read(&mut buffer) {
+        for turn in 1u32.. {
+            let n = match (&from.reads).read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(n) => n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -24,15 +21,23 @@ pub(super) async fn carry(from: &TcpStream, to: &TcpStream, carried: &AtomicU64)
             };
             let mut rest = &buffer[..n];
             while !rest.is_empty() {
-                let written = to.async_io(Interest::WRITABLE, || to_sink(to, rest)).await.map_err(Failure::sink)?;
-                rest = &rest[written..];
-                carried.fetch_add(written as u64, Ordering::Relaxed);
+                match (&to.writes).write(rest) {
+                    Ok(written) => {
+                        rest = &rest[written..];
+                        carried.fetch_add(written as u64, Ordering::Relaxed);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        to.writable().await.map_err(Failure::sink)?;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(Failure::sink(error)),
+                }
+            }
+            if turn.is_multiple_of(TURNS) {
+                tokio::task::yield_now().await;
             }
         }
+        drop(buffer);
+        from.readable().await.map_err(Failure::source)?;
     }
-}
-
-fn to_sink(to: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    use std::io::Write;
-    (&*socket2::SockRef::from(to)).write(bytes)
 }

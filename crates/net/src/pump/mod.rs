@@ -5,6 +5,7 @@
 //! little else.
 
 mod copy;
+mod socket;
 #[cfg(target_os = "linux")]
 mod splice;
 #[cfg(test)]
@@ -15,9 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
+
+use self::socket::Socket;
 
 /// Bytes that were handed to the kernel for each side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,6 +58,10 @@ enum Way {
 }
 
 async fn join_by(a: TcpStream, b: TcpStream, cancel: CancellationToken, way: Way) -> (Carried, io::Result<()>) {
+    let (a, b) = match (Socket::new(a), Socket::new(b)) {
+        (Ok(a), Ok(b)) => (a, b),
+        (Err(error), _) | (_, Err(error)) => return (Carried::default(), Err(error)),
+    };
     let (there, back) = (Direction::default(), Direction::default());
     let outcome = tokio::select! {
         biased; // a cancel is heard even when both directions are always ready
@@ -72,7 +78,7 @@ async fn join_by(a: TcpStream, b: TcpStream, cancel: CancellationToken, way: Way
     let had_its_say = there.ended.is_cancelled() || back.ended.is_cancelled();
     if !(had_its_say && matches!(on, On::Sink)) {
         for socket in [&a, &b] {
-            let _gone_already = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+            let _gone_already = SockRef::from(&socket.reads).set_linger(Some(Duration::ZERO));
         }
     }
     (carried, Err(error))
@@ -111,7 +117,7 @@ impl Failure {
 impl Direction {
     /// Carries bytes until the end of `from`, passes the end on, and stays on the watch until the other direction ends
     /// too: a peer that closed for good (and not only its sending half) shows it by a reset, which nobody else waits for.
-    async fn run(&self, from: &TcpStream, to: &TcpStream, way: Way, other: &Self) -> Result<(), Failure> {
+    async fn run(&self, from: &Socket, to: &Socket, way: Way, other: &Self) -> Result<(), Failure> {
         match way {
             #[cfg(target_os = "linux")]
             Way::Best => splice::carry(from, to, &self.carried).await?,
@@ -119,7 +125,7 @@ impl Direction {
             Way::Best => copy::carry(from, to, &self.carried).await?,
             Way::Copy => copy::carry(from, to, &self.carried).await?,
         }
-        match SockRef::from(to).shutdown(std::net::Shutdown::Write) {
+        match SockRef::from(&to.writes).shutdown(std::net::Shutdown::Write) {
             Err(error) if error.kind() != io::ErrorKind::NotConnected => {
                 return Err(Failure::sink(error));
             }
@@ -129,8 +135,8 @@ impl Direction {
         tokio::select! {
             biased; // the regular end wins
             () = other.ended.cancelled() => Ok(()),
-            _ = from.ready(Interest::ERROR) => {
-                let error = from.take_error().ok().flatten();
+            _ = from.failed() => {
+                let error = from.reads.take_error().ok().flatten();
                 Err(Failure::sink(error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())))
             }
         }

@@ -1,30 +1,28 @@
 //! One direction through a pipe, without copying: `splice(2)`.
 
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
-
+use super::socket::Socket;
 use super::{Failure, copy};
-use crate::limits::{IDLE_PIPES, PIPE_SIZES};
+use crate::limits::{IDLE_PIPES, PIPE_SIZES, TURNS};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 /// Carries until the end of `from`.
 ///
 /// The pipe is filled, then emptied, and only then filled again. So a "would block" while filling always means that the
 /// socket is empty and never that the pipe is full, which is the classic trap of splice loops.
-pub(super) async fn carry(from: &TcpStream, to: &TcpStream, carried: &AtomicU64) -> Result<(), Failure> {
+pub(super) async fn carry(from: &Socket, to: &Socket, carried: &AtomicU64) -> Result<(), Failure> {
     loop {
-        from.readable().await.map_err(Failure::source)?;
         let Ok(mut pipe) = Pipe::take() else {
             // Out of file descriptors: a buffer does the same work.
             return copy::carry(from, to, carried).await;
         };
-        loop {
-            match from.try_io(Interest::READABLE, || pipe.fill(from)) {
+        for turn in 1u32.. {
+            match pipe.fill(&from.reads) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -36,11 +34,24 @@ pub(super) async fn carry(from: &TcpStream, to: &TcpStream, carried: &AtomicU64)
                 Err(error) => return Err(Failure::source(error)),
             }
             while pipe.holds > 0 {
-                let moved = to.async_io(Interest::WRITABLE, || pipe.drain(to)).await.map_err(Failure::sink)?;
-                carried.fetch_add(moved as u64, Ordering::Relaxed);
+                match pipe.drain(&to.writes) {
+                    Ok(moved) => {
+                        carried.fetch_add(moved as u64, Ordering::Relaxed);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        to.writable().await.map_err(Failure::sink)?;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(Failure::sink(error)),
+                }
+            }
+            if turn.is_multiple_of(TURNS) {
+                tokio::task::yield_now().await;
             }
         }
         // The pipe goes back to the pool here: an idle direction holds none.
+        drop(pipe);
+        from.readable().await.map_err(Failure::source)?;
     }
 }
 
