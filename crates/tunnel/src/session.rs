@@ -92,7 +92,7 @@ pub(crate) async fn establish(
     };
     // Boxed here and below: these states are large, and used once.
     let login = Box::pin(Client::connect(identity, settings, tasks));
-    let (client, inbox) = steps.follow("login", 5, 4, login).await?;
+    let (client, inbox) = steps.follow("login", 4, 4, login).await?;
     let arrivals = arrival::sort(parties, client.clone(), inbox, tasks);
     let setup = Setup { common, wanted, steps, client, session };
     Box::pin(setup.run(arrivals, making)).await
