@@ -32,3 +32,5 @@ pub const REMEMBERED: usize = 512;
 pub const PUBLIC_KEY_AGE: Duration = Duration::from_secs(60);
 /// How long a notification waits for its receiver. Source: NoPorts substrate, one minute.
 pub const NOTIFICATION_LIFE: Duration = Duration::from_secs(60);
+/// Peers whose keys are remembered. A relay that serves everybody meets any number of them; 4096 cost some 8 MiB.
+pub const PEERS: usize = 4096;

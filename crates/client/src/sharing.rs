@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::error::ClientError;
 use crate::handle::Client;
-use crate::limits::{NOTIFICATION_LIFE, PUBLIC_KEY_AGE};
+use crate::limits::{NOTIFICATION_LIFE, PEERS, PUBLIC_KEY_AGE};
 
 /// Keys this process has seen. Nothing of it is written to disk.
 #[derive(Default)]
@@ -62,7 +62,7 @@ impl Client {
             Lookup { bypass_cache: true, detail: Detail::Value, name: "publickey".into(), owner: peer.clone() };
         let text = self.request(Request::Plookup(lookup)).await?;
         let key = RsaPublicKey::from_base64(&text).map_err(|_| ClientError::Malformed("the peer's public key"))?;
-        lock(cache).insert(peer.clone(), (Instant::now(), key.clone()));
+        remember(&mut lock(cache), peer, (Instant::now(), key.clone()));
         Ok(key)
     }
 
@@ -73,7 +73,7 @@ impl Client {
 
     /// Encrypts `text` to `peer`: base64, and the metadata that opens it.
     async fn seal(&self, peer: &AtSign, text: &str) -> Result<(String, Metadata), ClientError> {
-        let cell = Arc::clone(lock(&self.inner.sharing.outgoing).entry(peer.clone()).or_default());
+        let cell = self.outgoing_cell(peer);
         let outgoing = cell.get_or_try_init(|| self.find_or_make_key(peer)).await?;
         let latest = lock(&self.inner.sharing.public).get(peer).map(|(_, key)| key.clone());
         let iv = Iv::generate();
@@ -85,6 +85,16 @@ impl Client {
             ..Metadata::default()
         };
         Ok((value, metadata))
+    }
+
+    fn outgoing_cell(&self, peer: &AtSign) -> Arc<OnceCell<OutgoingKey>> {
+        let mut cells = lock(&self.inner.sharing.outgoing);
+        if let Some(known) = cells.get(peer) {
+            return Arc::clone(known);
+        }
+        let fresh = Arc::default();
+        remember(&mut cells, peer, Arc::clone(&fresh));
+        fresh
     }
 
     async fn find_or_make_key(&self, peer: &AtSign) -> Result<OutgoingKey, ClientError> {
@@ -138,7 +148,7 @@ impl Client {
         };
         let key = self.inner.identity.keys.encryption.decrypt_aes_key(&sealed);
         let key = key.map_err(|_| ClientError::Crypto("the key that the peer shares with us"))?;
-        lock(cache).insert(peer.clone(), (sealed, key.clone()));
+        remember(&mut lock(cache), peer, (sealed, key.clone()));
         Ok(key)
     }
 
@@ -212,6 +222,14 @@ fn decrypt(key: &AesKey, iv: Option<&str>, value: &str) -> Result<Zeroizing<Stri
 
 fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Keeps a key; when there are too many, all are forgotten and asked for again as they are needed.
+fn remember<T>(cache: &mut HashMap<AtSign, T>, peer: &AtSign, value: T) {
+    if cache.len() >= PEERS {
+        cache.clear();
+    }
+    cache.insert(peer.clone(), value);
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -188,6 +189,15 @@ async fn any(running: &mut Vec<Attempt>) -> io::Result<TcpStream> {
         Poll::Pending
     })
     .await
+}
+
+/// Raises the limit of open files to what the system allows: each socket is one, and the usual 1024 are few for a server.
+/// Where that is refused a warning is logged, and the program goes on with what it has.
+pub fn raise_file_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "limit of open files not raised");
+    }
 }
 
 #[cfg(test)]

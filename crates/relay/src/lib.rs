@@ -20,6 +20,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     };
     postern_observe::init(config.verbosity);
     postern_net::tasks::install_panic_hook();
+    postern_net::tcp::raise_file_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

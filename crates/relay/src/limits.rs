@@ -12,8 +12,8 @@ pub const SESSIONS: usize = 1024;
 /// Sessions at the same time of one atSign that asks. An integrator who works on a set of gateways opens one per gateway.
 pub const SESSIONS_PER_ATSIGN: usize = 64;
 
-/// Sockets of guests in all sessions, joined or not: 8192 pairs. Two descriptors each when busy, 16 KiB of kernel memory
-/// when idle.
+/// Sockets of guests in all sessions, joined or not: 8192 pairs. Once joined each has two descriptors, a busy
+/// direction two more for its pipe; 16 KiB of kernel memory when idle.
 pub const SOCKETS: u32 = 16_384;
 
 /// Sockets of guests that have not authenticated, in all sessions.

@@ -7,10 +7,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use postern_net::{ready, signals, tasks};
+use postern_net::{ready, signals, tasks, tcp};
 use postern_observe::Verbosity;
 use postern_proto::AtSign;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::home::{Home, HomeError, Wanted};
 use crate::limits::{DRAIN, Limits};
@@ -222,7 +221,7 @@ fn list(home: &Home, json: bool) -> Result<(), Failure> {
 }
 
 fn run(home: &Home, listen: Option<SocketAddr>) -> Result<(), Failure> {
-    raise_descriptors();
+    tcp::raise_file_limit();
     tasks::install_panic_hook();
     let settings = home.settings().clone();
     let config = Config {
@@ -255,14 +254,6 @@ fn run(home: &Home, listen: Option<SocketAddr>) -> Result<(), Failure> {
     })?;
     runtime.shutdown_timeout(DRAIN);
     if drained { Ok(()) } else { Err(Failure("stopped before every connection had ended".into())) }
-}
-
-/// One connection is one descriptor, and the usual soft limit is 1024.
-fn raise_descriptors() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::warn!(%error, "limit of open files not raised");
-    }
 }
 
 fn block_on<F: Future>(work: F) -> io::Result<F::Output> {
