@@ -7,7 +7,7 @@ use postern_dialogue::client::{Conversation, Heard};
 use postern_net::backoff::Backoff;
 use postern_proto::verb::{Monitor, Noop};
 use postern_proto::{AtSign, Millis, Notification, NotificationId, Request, ServerAddress};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -41,7 +41,6 @@ pub(crate) struct Driver {
     pub(crate) identity: Identity,
     pub(crate) calls: mpsc::Receiver<Call>,
     pub(crate) pushes: mpsc::Sender<Notification>,
-    pub(crate) online: watch::Sender<bool>,
     pub(crate) stop: CancellationToken,
     known: Option<ServerAddress>,
     /// Server time of the last notification: a reconnect asks for what came after.
@@ -55,20 +54,9 @@ impl Driver {
         identity: Identity,
         calls: mpsc::Receiver<Call>,
         pushes: mpsc::Sender<Notification>,
-        online: watch::Sender<bool>,
         stop: CancellationToken,
     ) -> Self {
-        Self {
-            settings,
-            identity,
-            calls,
-            pushes,
-            online,
-            stop,
-            known: None,
-            heard_until: None,
-            recent: VecDeque::new(),
-        }
+        Self { settings, identity, calls, pushes, stop, known: None, heard_until: None, recent: VecDeque::new() }
     }
 
     /// The first login; the caller wants to know why it fails.
@@ -91,11 +79,9 @@ impl Driver {
     pub(crate) async fn run(mut self, first: Wire) {
         let mut wire = first;
         loop {
-            let _ = self.online.send(true);
             if matches!(self.serve(wire).await, Ended::Stopped) {
                 return;
             }
-            let _ = self.online.send(false);
             tracing::info!(at_sign = %self.identity.at_sign, "connection lost");
             match self.reconnect().await {
                 Some(again) => wire = again,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use postern_net::tasks::Tasks;
 use postern_proto::{AtSign, Notification, Request};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::driver::{Call, Driver};
@@ -22,7 +22,6 @@ pub struct Client {
 pub(crate) struct Inner {
     pub(crate) identity: Identity,
     calls: mpsc::Sender<Call>,
-    online: watch::Receiver<bool>,
     pub(crate) sharing: Sharing,
 }
 
@@ -36,12 +35,11 @@ impl Client {
     pub async fn connect(identity: Identity, settings: Settings, tasks: &Tasks) -> Result<(Self, Inbox), ClientError> {
         let (calls, call_receiver) = mpsc::channel(OUTBOX);
         let (push_sender, pushes) = mpsc::channel(INBOX);
-        let (online_sender, online) = watch::channel(false);
         let stop = tasks.token().child_token();
-        let mut driver = Driver::new(settings, identity.clone(), call_receiver, push_sender, online_sender, stop);
+        let mut driver = Driver::new(settings, identity.clone(), call_receiver, push_sender, stop);
         let wire = driver.first_login().await?;
         tasks.spawn(driver.run(wire));
-        let inner = Inner { identity, calls, online, sharing: Sharing::default() };
+        let inner = Inner { identity, calls, sharing: Sharing::default() };
         Ok((Self { inner: Arc::new(inner) }, Inbox { pushes }))
     }
 
@@ -53,11 +51,6 @@ impl Client {
     /// Our keys.
     pub fn identity(&self) -> &Identity {
         &self.inner.identity
-    }
-
-    /// Whether the link is up right now.
-    pub fn online(&self) -> watch::Receiver<bool> {
-        self.inner.online.clone()
     }
 
     /// Sends a request and waits for the reply. When the link is lost in between

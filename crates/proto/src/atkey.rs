@@ -76,11 +76,6 @@ impl AtKey {
         Self { cached: false, visibility, name: fold(name), owner: owner.cloned() }
     }
 
-    /// The copy of somebody else's record that our server keeps: `cached:…`.
-    pub fn as_cached(&self) -> Self {
-        Self { cached: true, ..self.clone() }
-    }
-
     /// Parses a stored or written key. An owner is optional only for
     /// `privatekey:`; elsewhere the caller decides what a missing owner means.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
