@@ -1,0 +1,170 @@
+//! Configuration files of the programs: YAML into checked types.
+//!
+//! A reader says what is wrong with line and column, and refuses names it does not know (when the type does), names given
+//! twice, and files without end. Which flag beats which line is the business of each program.
+
+use std::fmt;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+/// Longest file in bytes: rules for some ten thousand devices have about 1 MiB.
+pub const CONFIG_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Text that is not what the program wants to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadConfig(String);
+
+/// Why a file gives nothing.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// It cannot be read.
+    Read(PathBuf, std::io::Error),
+    /// It is longer than [`CONFIG_BYTES`], or not UTF-8.
+    Unfit(PathBuf),
+    /// Its text is wrong.
+    Text(PathBuf, BadConfig),
+}
+
+/// Reads a YAML text. An empty one, or one of comments alone, is an empty mapping.
+///
+/// # Errors
+/// With line and column, and the line itself.
+pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, BadConfig> {
+    let is_blank = |line: &str| matches!(line.trim_start().chars().next(), None | Some('#'));
+    let text = if text.lines().all(is_blank) { "{}" } else { text };
+    serde_saphyr::from_str(text).map_err(|error| BadConfig(error.to_string()))
+}
+
+/// Reads a YAML file; `None` when there is no file of that name.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ConfigError> {
+    match read_text(path)? {
+        Some(text) => parse(&text).map(Some).map_err(|error| ConfigError::Text(path.to_owned(), error)),
+        None => Ok(None),
+    }
+}
+
+/// The text of a file, at most [`CONFIG_BYTES`] long; `None` when there is no file of that name.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn read_text(path: &Path) -> Result<Option<String>, ConfigError> {
+    let unreadable = |error| ConfigError::Read(path.to_owned(), error);
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(CONFIG_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    let unfit = || ConfigError::Unfit(path.to_owned());
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > CONFIG_BYTES) {
+        return Err(unfit());
+    }
+    String::from_utf8(bytes).map(Some).map_err(|_| unfit())
+}
+
+impl fmt::Display for BadConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.trim_end())?;
+        if self.0.contains("unexpected character: `@'") {
+            f.write_str("\n  = put names that begin with @ in quotes: \"@alice\"")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for BadConfig {}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(path, error) => write!(f, "cannot read {}: {error}", path.display()),
+            Self::Unfit(path) => {
+                write!(f, "{} is no text of at most {} MiB", path.display(), CONFIG_BYTES / 1024 / 1024)
+            }
+            Self::Text(path, error) => write!(f, "{}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Sample {
+        names: Vec<String>,
+        ports: BTreeMap<String, u16>,
+    }
+
+    #[test]
+    fn yaml_as_people_write_it() {
+        let text = "# who\nnames:\n  - '@alice'\n  - \"@bob\"\n  - carol\nports: {ssh: 22, \"web\": 80}\n";
+        let sample: Sample = parse(text).unwrap();
+        assert_eq!(sample.names, ["@alice", "@bob", "carol"]);
+        assert_eq!(sample.ports["web"], 80);
+        for empty in ["", "\n", "# nothing yet\n  # really"] {
+            assert_eq!(parse::<Sample>(empty).unwrap(), Sample::default());
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_place() {
+        for (text, place, word) in [
+            ("names: [a]\nnmaes: [b]\n", "line 2 column 1", "nmaes"),
+            ("names: [a]\nnames: [b]\n", "line 2 column 1", "duplicate"),
+            ("ports: {ssh: 70000}\n", "line 1 column 14", ""),
+            ("names:\n  - @alice\n", "line 2 column 5", "in quotes"),
+        ] {
+            let told = parse::<Sample>(text).unwrap_err().to_string();
+            assert!(told.contains(place) && told.contains(word), "{text:?}: {told}");
+        }
+    }
+
+    #[test]
+    fn aliases_cannot_grow_without_end() {
+        let mut text = String::from("names: [x]\nports: {}\na0: &a0 [lol, lol]\n");
+        for level in 1..40 {
+            text.push_str(&format!("a{level}: &a{level} [*a{0}, *a{0}]\n", level - 1));
+        }
+        #[derive(Debug, Deserialize)]
+        struct Anything {
+            #[expect(dead_code, reason = "only read into")]
+            a39: Vec<Nested>,
+        }
+        #[derive(Debug, Deserialize)]
+        #[serde(untagged)]
+        enum Nested {
+            #[expect(dead_code, reason = "only read into")]
+            Text(String),
+            #[expect(dead_code, reason = "only read into")]
+            List(Vec<Nested>),
+        }
+        assert!(parse::<Anything>(&text).is_err());
+    }
+
+    #[test]
+    fn a_file_may_be_absent_but_not_endless() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.yaml");
+        assert_eq!(read::<Sample>(&path).unwrap(), None);
+        std::fs::write(&path, "names: [a]").unwrap();
+        assert_eq!(read::<Sample>(&path).unwrap().unwrap().names, ["a"]);
+        let told = read::<Sample>(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(told.contains("4 MiB"), "{told}");
+        assert!(read::<Sample>(dir.path()).unwrap_err().to_string().starts_with("cannot read"));
+    }
+}
