@@ -43,6 +43,11 @@ impl PermitOpen {
         Ok(Self { entries })
     }
 
+    /// A list that allows nothing.
+    pub fn nothing() -> Self {
+        Self { entries: Vec::new() }
+    }
+
     /// Whether this target is on the list.
     pub fn allows(&self, target: &HostPort) -> bool {
         self.entries.iter().any(|entry| {
