@@ -19,13 +19,8 @@ const PURE: [&str; 2] = ["words", "minds"];
 /// What thinking does without.
 const HANDS_OF_OTHERS: [&str; 6] = ["tokio", "mio", "socket2", "rustls", "rustix", "rusqlite"];
 /// Arrows within a floor: who, whom.
-const SIDEWAYS: [(&str, &str); 5] = [
-    ("store-sqlite", "store"),
-    ("client", "net"),
-    ("link", "net"),
-    ("session", "rendezvous"),
-    ("rules", "session"),
-];
+const SIDEWAYS: [(&str, &str); 5] =
+    [("store-sqlite", "store"), ("client", "net"), ("link", "net"), ("session", "rendezvous"), ("rules", "session")];
 /// Who must never reach whom, by any way.
 const NEVER: [(&str, &str); 12] = [
     // They carry what they cannot read.
