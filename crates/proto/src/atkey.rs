@@ -72,6 +72,12 @@ impl AtKey {
         Self::made(Visibility::PrivateKey, name, None)
     }
 
+    /// The name of a copy of this record on another server: `cached:⟨key⟩`.
+    pub fn cached(mut self) -> Self {
+        self.cached = true;
+        self
+    }
+
     fn made(visibility: Visibility, name: &str, owner: Option<&AtSign>) -> Self {
         Self { cached: false, visibility, name: fold(name), owner: owner.cloned() }
     }

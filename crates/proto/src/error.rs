@@ -12,8 +12,12 @@ pub enum ErrorCode {
     InvalidSyntax,
     /// AT0005: request too long; the connection closes.
     BufferLimit,
+    /// AT0006: too many connections to other atServers.
+    OutboundLimit,
     /// AT0007: the directory does not know the other atSign.
     SecondaryNotFound,
+    /// AT0008: the other atServer did not accept us, or we not it.
+    Handshake,
     /// AT0009: not allowed on this connection.
     Unauthorized,
     /// AT0010: our own fault.
@@ -46,11 +50,13 @@ pub enum ErrorCode {
     Authentication,
 }
 
-const TABLE: [(ErrorCode, &str, &str); 19] = [
+const TABLE: [(ErrorCode, &str, &str); 21] = [
     (ErrorCode::DataStore, "AT0002", "DataStore exception"),
     (ErrorCode::InvalidSyntax, "AT0003", "Invalid syntax"),
     (ErrorCode::BufferLimit, "AT0005", "Buffer limit exceeded"),
+    (ErrorCode::OutboundLimit, "AT0006", "Outbound connection limit exceeded"),
     (ErrorCode::SecondaryNotFound, "AT0007", "Secondary server not found"),
+    (ErrorCode::Handshake, "AT0008", "Handshake failure"),
     (ErrorCode::Unauthorized, "AT0009", "UnAuthorized client in request"),
     (ErrorCode::Internal, "AT0010", "Internal server error"),
     (ErrorCode::InternalException, "AT0011", "Internal server exception"),
@@ -70,7 +76,7 @@ const TABLE: [(ErrorCode, &str, &str); 19] = [
 
 impl ErrorCode {
     fn row(self) -> &'static (Self, &'static str, &'static str) {
-        TABLE.iter().find(|row| row.0 == self).unwrap_or(&TABLE[5])
+        TABLE.iter().find(|row| row.0 == self).unwrap_or(&TABLE[7])
     }
 
     /// `AT0015` and so on.

@@ -26,6 +26,8 @@ pub enum Prompt {
     Anonymous,
     /// `@alice@`: the owner.
     Owner(AtSign),
+    /// `@bob@`: another atServer, for its owner. Errors to it are printed as to nobody.
+    Peer(AtSign),
     /// Nothing: a monitoring connection gets lines only, or readers that go line by
     /// line would take the prompt for the beginning of the next push.
     Monitoring,
@@ -50,6 +52,8 @@ pub enum Reply {
     Null,
     /// `error:…`
     Error(ProtocolError),
+    /// The prompt alone, without a line (`pol`).
+    PromptOnly,
     /// No bytes at all (`monitor`).
     Silence,
 }
@@ -73,7 +77,13 @@ impl Reply {
                 let _ = writeln!(out, "data:{text}");
             }
             Self::Null => out.push_str("data:null\n"),
-            Self::Error(error) => print_error(&mut out, error, prompt, shape),
+            Self::Error(error) => {
+                let prompt = if matches!(prompt, Prompt::Peer(_)) { &Prompt::Anonymous } else { prompt };
+                print_error(&mut out, error, prompt, shape);
+                let _ = write!(out, "{prompt}");
+                return out;
+            }
+            Self::PromptOnly => {}
             Self::Silence => return out,
         }
         let _ = write!(out, "{prompt}");
@@ -105,7 +115,7 @@ impl fmt::Display for Prompt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Anonymous => f.write_str("@"),
-            Self::Owner(who) => write!(f, "{who}@"),
+            Self::Owner(who) | Self::Peer(who) => write!(f, "{who}@"),
             Self::Monitoring => Ok(()),
         }
     }
@@ -213,6 +223,13 @@ mod tests {
         let denied =
             Reply::Error(ProtocolError::enrollment(ErrorCode::EnrollmentDenied, "enrollment_id: 1234 is denied"));
         assert_eq!(denied.print(&Prompt::Anonymous, ErrorShape::Json), "error:AT0025:enrollment_id: 1234 is denied\n@");
+        let peer = Prompt::Peer(alice());
+        assert_eq!(Reply::PromptOnly.print(&peer, plain), "@alice@");
+        assert_eq!(Reply::success().print(&peer, plain), "data:success\n@alice@");
+        assert_eq!(
+            missing.print(&peer, plain),
+            "error:AT0015-Exception: shared_key.bob@alice does not exist in keystore\n@"
+        );
         let auth = Reply::Error(ProtocolError::needs_auth());
         assert_eq!(
             auth.print(&Prompt::Anonymous, plain),

@@ -18,6 +18,8 @@ pub enum Request {
     Cram(Cram),
     /// `pkam:[enrollmentId:…:]⟨signature⟩`
     Pkam(Pkam),
+    /// `pol`: another atServer has published its proof.
+    Pol,
     /// `lookup:…`
     Lookup(Lookup),
     /// `plookup:…`
@@ -67,6 +69,7 @@ impl Request {
             "from" if has_args => From::parse(args).map(Self::From),
             "cram" if has_args => Cram::parse(args).map(Self::Cram),
             "pkam" if has_args => Pkam::parse(args).map(Self::Pkam),
+            "pol" if after.is_empty() => Ok(Self::Pol),
             "lookup" if has_args => Lookup::parse(args).map(Self::Lookup),
             "plookup" if has_args => Lookup::parse(args).map(Self::Plookup),
             "llookup" if has_args => Llookup::parse(args).map(Self::Llookup),
@@ -94,6 +97,7 @@ impl Request {
             Self::From(_) => "from",
             Self::Cram(_) => "cram",
             Self::Pkam(_) => "pkam",
+            Self::Pol => "pol",
             Self::Lookup(_) => "lookup",
             Self::Plookup(_) => "plookup",
             Self::Llookup(_) => "llookup",
@@ -137,6 +141,7 @@ impl fmt::Display for Request {
             Self::From(v) => v.fmt(f),
             Self::Cram(v) => v.fmt(f),
             Self::Pkam(v) => v.fmt(f),
+            Self::Pol => f.write_str("pol"),
             Self::Lookup(v) => write!(f, "lookup:{v}"),
             Self::Plookup(v) => write!(f, "plookup:{v}"),
             Self::Llookup(v) => v.fmt(f),

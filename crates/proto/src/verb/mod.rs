@@ -1,6 +1,7 @@
 //! One file per verb: parse and print side by side.
 
 mod delete;
+mod delivery;
 mod enroll;
 mod from;
 mod keys;
@@ -17,6 +18,7 @@ mod update;
 mod tests;
 
 pub use delete::Delete;
+pub use delivery::Delivery;
 pub use enroll::{Enroll, EnrollOperation, EnrollParams};
 pub use from::{ClientConfig, From};
 pub use keys::{KeyGroup, Keys};
