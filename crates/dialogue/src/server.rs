@@ -5,6 +5,7 @@
 //! and every verb that touches an owner's data wants one.
 
 mod authority;
+mod peer;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use postern_proto::{AtSign, ErrorCode, ErrorShape, Prompt, ProtocolError, Reply,
 use std::sync::Arc;
 
 pub use authority::{Access, Authority, Enrollment, EnrollmentState, Namespaces};
+pub use peer::{Peer, Verification};
 
 /// Life of a challenge. Source: the reference.
 pub const PROOF_LIFE: Duration = Duration::from_secs(60);
@@ -32,6 +34,10 @@ pub struct Connection {
     claimed: Option<AtSign>,
     challenge: Option<Challenge>,
     authority: Option<Authority>,
+    /// Open after the claim of an atSign of another server.
+    peer_challenge: Option<peer::PeerChallenge>,
+    /// Proved by `pol`; never beside an authority.
+    peer: Option<Peer>,
     shape: ErrorShape,
     monitoring: bool,
     failures: u32,
@@ -59,6 +65,8 @@ impl Connection {
             claimed: None,
             challenge: None,
             authority: None,
+            peer_challenge: None,
+            peer: None,
             shape: ErrorShape::default(),
             monitoring: false,
             failures: 0,
@@ -75,6 +83,7 @@ impl Connection {
         let text = format!("_{session}{}:{proof}", from.at_sign);
         self.shape = from.client.error_shape();
         self.claimed = Some(from.at_sign.clone());
+        self.peer_challenge = None;
         self.challenge =
             Some(Challenge { at_sign: from.at_sign.clone(), text: text.clone(), deadline: now + PROOF_LIFE });
         Reply::Data(text)
@@ -144,6 +153,7 @@ impl Connection {
     /// Takes the challenge, and with it every authority won before.
     fn spend(&mut self, now: Instant) -> Result<Challenge, ProtocolError> {
         self.authority = None;
+        self.peer = None;
         self.failures += 1;
         match self.challenge.take() {
             Some(challenge) if now < challenge.deadline => Ok(challenge),
@@ -201,7 +211,7 @@ impl Connection {
         match &self.authority {
             _ if self.monitoring => Prompt::Monitoring,
             Some(authority) => Prompt::Owner(authority.owner().clone()),
-            None => Prompt::Anonymous,
+            None => self.peer.as_ref().map_or(Prompt::Anonymous, |peer| Prompt::Peer(peer.at_sign().clone())),
         }
     }
 

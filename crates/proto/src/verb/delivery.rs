@@ -90,7 +90,10 @@ mod tests {
         );
         let Ok(Request::Notify(read)) = Request::parse(text.as_bytes()) else { panic!("{text}") };
         assert_eq!(read.target, Target::AtSign(sample().to));
-        assert_eq!((read.key.as_str(), read.from, read.value), ("Ping.dev1.sshnp", Some(sample().from), sample().value));
+        assert_eq!(
+            (read.key.as_str(), read.from, read.value),
+            ("Ping.dev1.sshnp", Some(sample().from), sample().value)
+        );
     }
 
     #[test]
@@ -103,7 +106,9 @@ mod tests {
             metadata: Metadata::default(),
             ..sample()
         };
-        assert!(line(&text).ends_with(":messageType:text:notifier:SYSTEM:ttln:900000:isEncrypted:false:@bob:hello: @you"));
+        assert!(
+            line(&text).ends_with(":messageType:text:notifier:SYSTEM:ttln:900000:isEncrypted:false:@bob:hello: @you")
+        );
         let deleted = Notification {
             operation: Operation::Delete,
             value: None,
