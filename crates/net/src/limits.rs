@@ -49,3 +49,7 @@ pub const TOTAL_SEATS: u32 = 120_000;
 /// Life of a private certificate authority and of the server certificate made with it. A device in a field
 /// is hard to visit; the private root is trusted by nobody but its owner's machines.
 pub const PRIVATE_CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// The certificates that a calling server may show, in bytes. A leaf and two intermediates have about 6 KiB; they are
+/// kept as long as the connection.
+pub const PEER_CHAIN_BYTES: usize = 16 * 1024;

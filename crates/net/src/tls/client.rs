@@ -2,22 +2,24 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::{AlertDescription, ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::{ALPN, TlsError, provider, read_pem};
+use super::{ALPN, PeerCertificates, TlsError, provider, read_pem};
 use crate::limits::UNACKNOWLEDGED_FOR;
 use crate::tcp;
 
@@ -29,6 +31,7 @@ pub(super) const OWN_CA_HINT: &str =
 #[derive(Clone)]
 pub struct Trust {
     config: Arc<ClientConfig>,
+    verifier: Arc<WebPkiServerVerifier>,
 }
 
 impl fmt::Debug for Trust {
@@ -50,17 +53,67 @@ impl Trust {
     }
 
     fn load_with(named: Option<&Path>, default: Option<&Path>) -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
-        for path in [named, default].into_iter().flatten() {
-            add_pem(&mut roots, &read_pem(path)?)
-                .map_err(|error| TlsError::File(path.to_owned(), io::Error::other(error.to_string())))?;
+        Self::from_roots(all_roots(&[named, default].into_iter().flatten().collect::<Vec<_>>())?)
+    }
+
+    /// For a server that calls other servers: the system's roots and those of `files`, and `certificate` with its key to
+    /// show who calls (PEM). These connections offer no ALPN: servers ask the others, not the Posterns, for certificates.
+    ///
+    /// # Errors
+    /// A file is unreadable or holds no certificate; certificate and key do not fit; there is no root at all.
+    pub fn for_server(files: &[&Path], certificate: &Path, key: &Path) -> Result<Self, TlsError> {
+        Self::calling_as(all_roots(files)?, &read_pem(certificate)?, &read_pem(key)?)
+    }
+
+    /// The same with these roots and no others.
+    ///
+    /// # Errors
+    /// As [`Trust::for_server`].
+    pub fn for_server_only_pem(roots: &[u8], certificate: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+        let mut store = RootCertStore::empty();
+        add_pem(&mut store, roots)?;
+        Self::calling_as(store, certificate, key)
+    }
+
+    fn calling_as(roots: RootCertStore, certificate: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificate)
+            .collect::<Result<_, _>>()
+            .map_err(|error| TlsError::Unusable(error.to_string()))?;
+        if chain.is_empty() {
+            return Err(TlsError::NoCertificate);
         }
-        let native = rustls_native_certs::load_native_certs();
-        for error in &native.errors {
-            tracing::debug!(%error, "a root certificate of the system was not loaded");
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::NoKey)?;
+        let trust = Self::from_roots(roots)?;
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_webpki_verifier(Arc::clone(&trust.verifier))
+            .with_client_auth_cert(chain, key)?;
+        config.resumption = Resumption::disabled();
+        Ok(Self { config: Arc::new(config), ..trust })
+    }
+
+    /// Whether a caller's certificates are those of `host`, as if we had called it: chain, name and dates.
+    #[must_use]
+    pub fn is_certificate_of(&self, shown: &PeerCertificates, host: &str) -> bool {
+        let (Ok(name), [leaf, chain @ ..]) = (ServerName::try_from(host), shown.0.as_slice()) else { return false };
+        self.verifier.verify_server_cert(leaf, chain, &name, &[], UnixTime::now()).is_ok()
+    }
+
+    fn from_roots(roots: RootCertStore) -> Result<Self, TlsError> {
+        if roots.is_empty() {
+            return Err(TlsError::NoRoots);
         }
-        roots.add_parsable_certificates(native.certs);
-        Self::from_roots(roots)
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .map_err(|error| TlsError::Unusable(error.to_string()))?;
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_webpki_verifier(Arc::clone(&verifier))
+            .with_no_client_auth();
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        // One connection lasts for weeks: a store of tickets would cost memory and save nothing.
+        config.resumption = Resumption::disabled();
+        Ok(Self { config: Arc::new(config), verifier })
     }
 
     /// These certificates and no others.
@@ -73,25 +126,26 @@ impl Trust {
         Self::from_roots(roots)
     }
 
-    fn from_roots(roots: RootCertStore) -> Result<Self, TlsError> {
-        if roots.is_empty() {
-            return Err(TlsError::NoRoots);
-        }
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        // One connection lasts for weeks: a store of tickets would cost memory and save nothing.
-        config.resumption = Resumption::disabled();
-        Ok(Self { config: Arc::new(config) })
-    }
-
     fn without_alpn(&self) -> Arc<ClientConfig> {
         let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols.clear();
         Arc::new(config)
     }
+}
+
+/// The system's roots and those of these files.
+fn all_roots(files: &[&Path]) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for path in files {
+        add_pem(&mut roots, &read_pem(path)?)
+            .map_err(|error| TlsError::File((*path).to_owned(), io::Error::other(error.to_string())))?;
+    }
+    let native = rustls_native_certs::load_native_certs();
+    for error in &native.errors {
+        tracing::debug!(%error, "a root certificate of the system was not loaded");
+    }
+    roots.add_parsable_certificates(native.certs);
+    Ok(roots)
 }
 
 fn add_pem(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), TlsError> {
@@ -192,6 +246,20 @@ fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
 /// # Errors
 /// [`ConnectError`] says which step failed.
 pub async fn connect(trust: &Trust, host: &str, port: u16, limit: Duration) -> Result<TlsStream, ConnectError> {
+    connect_where(trust, host, port, limit, |_| true).await
+}
+
+/// The same, to those addresses of the name alone that `may_dial` allows: for names that a stranger chose.
+///
+/// # Errors
+/// [`ConnectError`]; a name without an allowed address cannot be resolved.
+pub async fn connect_where(
+    trust: &Trust,
+    host: &str,
+    port: u16,
+    limit: Duration,
+    may_dial: impl Fn(IpAddr) -> bool,
+) -> Result<TlsStream, ConnectError> {
     let to = || {
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     };
@@ -200,7 +268,13 @@ pub async fn connect(trust: &Trust, host: &str, port: u16, limit: Duration) -> R
         let invalid =
             |error| ConnectError::Resolve { to: to(), error: io::Error::new(io::ErrorKind::InvalidInput, error) };
         let name = ServerName::try_from(host.to_owned()).map_err(|e| invalid(e.to_string()))?;
-        let addresses = tcp::resolve(host, port).await.map_err(|error| ConnectError::Resolve { to: to(), error })?;
+        let mut addresses =
+            tcp::resolve(host, port).await.map_err(|error| ConnectError::Resolve { to: to(), error })?;
+        addresses.retain(|address| may_dial(address.ip().to_canonical()));
+        if addresses.is_empty() {
+            let error = io::Error::new(io::ErrorKind::PermissionDenied, "none of its addresses may be dialled");
+            return Err(ConnectError::Resolve { to: to(), error });
+        }
         let mut config = Arc::clone(&trust.config);
         loop {
             during = "waiting for TCP";

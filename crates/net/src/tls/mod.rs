@@ -1,6 +1,7 @@
 //! TLS 1.2 and 1.3 by rustls: whom we trust, connecting, accepting, and a private CA for those who have no public name.
 
 mod client;
+mod peer;
 mod private_ca;
 mod server;
 #[cfg(test)]
@@ -15,7 +16,8 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use zeroize::Zeroizing;
 
-pub use client::{ConnectError, TlsStream, Trust, connect};
+pub use client::{ConnectError, TlsStream, Trust, connect, connect_where};
+pub use peer::PeerCertificates;
 pub use private_ca::PrivateCa;
 pub use server::{ServerStream, ServerTls};
 

@@ -54,7 +54,8 @@ impl PrivateCa {
         }
         leaf.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        // A client too, when it delivers to other servers.
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         leaf.use_authority_key_identifier_extension = true;
         let certificate = leaf.signed_by(&key, &Issuer::new(ca, ca_key)).map_err(unusable)?;
 

@@ -15,14 +15,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 
-use super::{ALPN, TlsError, provider, read_pem};
+use super::peer::TakeAny;
+use super::{ALPN, PeerCertificates, TlsError, provider, read_pem};
 
 /// A server's certificate and key, ready to accept. Clones share them.
 #[derive(Clone)]
 pub struct ServerTls {
     /// For clients that offer [`ALPN`].
     postern: Arc<ServerConfig>,
-    /// For all others: rustls would refuse a client that offers only protocols we do not list.
+    /// For all others: rustls would refuse a client that offers only protocols we do not list. Asks for a certificate,
+    /// for other servers call here too.
     anyone: Arc<ServerConfig>,
 }
 
@@ -53,16 +55,20 @@ impl ServerTls {
             return Err(TlsError::NoCertificate);
         }
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsError::NoKey)?;
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)?;
-        // Connections last for weeks: tickets would cost bytes on the wire and memory here, and save nothing.
-        config.send_tls13_tickets = 0;
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        let mut postern = config.clone();
+        let config = || {
+            ServerConfig::builder_with_provider(provider())
+                .with_safe_default_protocol_versions()
+                .map_err(TlsError::from)
+        };
+        let mut postern = config()?.with_no_client_auth().with_single_cert(chain.clone(), key.clone_key())?;
+        let mut anyone = config()?.with_client_cert_verifier(TakeAny::new()).with_single_cert(chain, key)?;
+        for config in [&mut postern, &mut anyone] {
+            // Connections last for weeks: tickets would cost bytes on the wire and memory here, and save nothing.
+            config.send_tls13_tickets = 0;
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+        }
         postern.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Self { postern: Arc::new(postern), anyone: Arc::new(config) })
+        Ok(Self { postern: Arc::new(postern), anyone: Arc::new(anyone) })
     }
 
     /// The handshake on an accepted socket. A client without ALPN, or with other protocols, is welcome. The caller bounds
@@ -90,6 +96,13 @@ impl ServerStream {
     #[must_use]
     pub fn speaks_postern(&self) -> bool {
         self.stream.get_ref().1.alpn_protocol() == Some(ALPN)
+    }
+
+    /// What the client showed of itself, if anything; see [`PeerCertificates`].
+    #[must_use]
+    pub fn peer_certificates(&self) -> Option<PeerCertificates> {
+        let shown = self.stream.get_ref().1.peer_certificates()?;
+        Some(PeerCertificates(shown.iter().map(|one| one.clone().into_owned()).collect()))
     }
 
     /// The host name that the client asked for (SNI).

@@ -170,3 +170,52 @@ fn files_are_read() {
     let missing = ServerTls::from_pem_files(&dir.path().join("no"), &key).unwrap_err();
     assert!(missing.to_string().contains("no"), "{missing}");
 }
+
+/// Accepts one connection and gives what its client showed.
+async fn shown_by(trust: &Trust, server_ca: &PrivateCa) -> Option<PeerCertificates> {
+    let tls = server(server_ca);
+    let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let task = tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut stream = tls.accept(tcp).await.unwrap();
+        let mut byte = [0; 1];
+        stream.read_exact(&mut byte).await.unwrap();
+        stream.peer_certificates()
+    });
+    let mut stream = connect(trust, "localhost", port, LIMIT).await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    stream.flush().await.unwrap();
+    task.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_calling_server_shows_its_certificate_and_clients_none() {
+    let (here, there, stranger) = (ca(), ca(), ca());
+    let both = format!("{}{}", here.ca_pem, there.ca_pem);
+    let calling = |who: &PrivateCa| {
+        Trust::for_server_only_pem(both.as_bytes(), who.cert_pem.as_bytes(), who.key_pem.as_bytes()).unwrap()
+    };
+    let trust = calling(&here);
+    let shown = shown_by(&calling(&there), &here).await.unwrap();
+    for (host, good) in [("server.example", true), ("127.0.0.1", true), ("other.example", false), ("b c", false)] {
+        assert_eq!(trust.is_certificate_of(&shown, host), good, "{host}");
+    }
+    // Of an authority that nobody knows: the handshake passes, the judgement does not.
+    let shown = shown_by(&calling(&stranger), &here).await.unwrap();
+    assert!(!trust.is_certificate_of(&shown, "server.example"));
+    let plain = Trust::only_pem(both.as_bytes()).unwrap();
+    assert_eq!(shown_by(&plain, &here).await, None);
+}
+
+#[tokio::test]
+async fn forbidden_addresses_are_not_dialled() {
+    let ca = ca();
+    let trust = Trust::only_pem(ca.ca_pem.as_bytes()).unwrap();
+    let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let outcome = connect_where(&trust, "localhost", port, LIMIT, |ip| !ip.is_loopback()).await;
+    assert!(matches!(outcome, Err(ConnectError::Resolve { .. })), "{outcome:?}");
+    let nobody = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
+    assert!(nobody.is_err());
+}
