@@ -113,6 +113,14 @@ impl Store for SqliteStore {
         read::queued(&self.reader(), now, limit)
     }
 
+    fn waiting_pairs(&self, limit: usize) -> Result<Vec<(AtSign, AtSign)>> {
+        read::waiting_pairs(&self.reader(), limit)
+    }
+
+    fn next_waiting(&self, from: &AtSign, to: &AtSign) -> Result<Option<Notification>> {
+        read::next_waiting(&self.reader(), from, to)
+    }
+
     fn outgoing_status(&self, owner: &AtSign, id: &NotificationId) -> Result<Option<Delivery>> {
         read::outgoing_status(&self.reader(), owner, id)
     }

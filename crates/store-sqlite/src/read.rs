@@ -73,6 +73,22 @@ pub(crate) fn queued(db: &Connection, now: Millis, limit: usize) -> Result<Vec<N
     list(db, &text, params![now, rows_at_most(limit)], rows::notification)
 }
 
+pub(crate) fn waiting_pairs(db: &Connection, limit: usize) -> Result<Vec<(AtSign, AtSign)>> {
+    let text = "SELECT DISTINCT owner, recipient FROM sent WHERE delivery = 'queued' ORDER BY owner, recipient LIMIT ?1";
+    list(db, text, [rows_at_most(limit)], |row| {
+        let name = |column: usize| rows::at_sign(&row.get::<_, String>(column).map_err(sql)?);
+        Ok((name(0)?, name(1)?))
+    })
+}
+
+pub(crate) fn next_waiting(db: &Connection, from: &AtSign, to: &AtSign) -> Result<Option<Notification>> {
+    let text = format!(
+        "SELECT owner, recipient, {NOTIFICATION} FROM sent
+        WHERE owner = ?1 AND recipient = ?2 AND delivery = 'queued' ORDER BY at, arrival LIMIT 1"
+    );
+    one(db, &text, [from.as_str(), to.as_str()], rows::notification)
+}
+
 pub(crate) fn outgoing_status(db: &Connection, owner: &AtSign, id: &NotificationId) -> Result<Option<Delivery>> {
     let text = "SELECT delivery FROM sent WHERE owner = ?1 AND id = ?2";
     one(db, text, [owner.as_str(), id.as_str()], |row| rows::delivery(&row.get::<_, String>(0).map_err(sql)?))

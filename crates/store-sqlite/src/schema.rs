@@ -9,7 +9,7 @@ use crate::error::{Result, sql};
 const APPLICATION_ID: i64 = 0x5073_746e;
 
 /// Step `n` leads from version `n` to `n + 1`. Never edit one that was released; append.
-const MIGRATIONS: [&str; 1] = [VERSION_1];
+const MIGRATIONS: [&str; 2] = [VERSION_1, WAITING_BY_PAIR];
 
 /// The comments are kept in the file and shown by `.schema`. In `records` and the
 /// notification tables the short columns come first: a scan then does not touch the
@@ -85,6 +85,11 @@ CREATE TABLE sent (                 -- notifications of owner
 CREATE UNIQUE INDEX sent_once ON sent (owner, id);
 CREATE INDEX sent_queue ON sent (at) WHERE delivery = 'queued';
 CREATE INDEX sent_ending ON sent (expires_at);
+";
+
+/// The next one from a sender to a recipient is found at once, however much waits for others.
+const WAITING_BY_PAIR: &str = "
+CREATE INDEX sent_waiting ON sent (owner, recipient, at, arrival) WHERE delivery = 'queued';
 ";
 
 /// Brings the file to the newest version in one transaction.

@@ -54,6 +54,7 @@ macro_rules! battery {
             received_are_ordered_and_bounded
             a_second_arrival_is_ignored
             outgoing_wait_until_delivered
+            pairs_wait_apart
             a_notification_comes_back_as_it_went_in
             a_notification_is_forgotten_on_request
             one_batch_reaches_two_households

@@ -73,6 +73,14 @@ pub trait Store: Send + Sync + 'static {
     /// expired at `now`, oldest `at` first, then by arrival; at most `limit`.
     fn queued(&self, now: Millis, limit: usize) -> Result<Vec<Notification>, StoreError>;
 
+    /// Sender and recipient of everything that waits for delivery, expired or not, each pair once, ordered; at most
+    /// `limit` pairs.
+    fn waiting_pairs(&self, limit: usize) -> Result<Vec<(AtSign, AtSign)>, StoreError>;
+
+    /// What `from` sent to `to` first of all that waits for delivery, expired or not: the smallest `at`, then the
+    /// earliest arrival.
+    fn next_waiting(&self, from: &AtSign, to: &AtSign) -> Result<Option<Notification>, StoreError>;
+
     /// How far the delivery of a notification sent by `owner` got; `None` when unknown or swept.
     fn outgoing_status(&self, owner: &AtSign, id: &NotificationId) -> Result<Option<Delivery>, StoreError>;
 

@@ -108,6 +108,20 @@ impl Store for MemoryStore {
         Ok(waiting.into_iter().take(limit).map(|s| s.notification.clone()).collect())
     }
 
+    fn waiting_pairs(&self, limit: usize) -> Result<Vec<(AtSign, AtSign)>, StoreError> {
+        let state = self.state();
+        let all = state.households.values().flat_map(|h| h.sent.values()).filter(|s| s.delivery == Delivery::Queued);
+        let pairs: BTreeSet<_> = all.map(|s| (s.notification.from.clone(), s.notification.to.clone())).collect();
+        Ok(pairs.into_iter().take(limit).collect())
+    }
+
+    fn next_waiting(&self, from: &AtSign, to: &AtSign) -> Result<Option<Notification>, StoreError> {
+        Ok(self.read(from, None, |h| {
+            let waiting = h.sent.values().filter(|s| s.delivery == Delivery::Queued && s.notification.to == *to);
+            waiting.min_by_key(|s| (s.notification.at, s.arrival)).map(|s| s.notification.clone())
+        }))
+    }
+
     fn outgoing_status(&self, owner: &AtSign, id: &NotificationId) -> Result<Option<Delivery>, StoreError> {
         Ok(self.read(owner, None, |h| h.sent.get(id).map(|s| s.delivery)))
     }

@@ -81,6 +81,37 @@ pub fn outgoing_wait_until_delivered(open: &dyn Fn() -> Box<dyn Harness>) {
     assert_eq!(store.received_since(&alice, 0, 0, 9), Ok(vec![]));
 }
 
+/// Each pair waits in its own order, the expired in their place; what is delivered or given up waits no longer.
+pub fn pairs_wait_apart(open: &dyn Fn() -> Box<dyn Harness>) {
+    let home = open();
+    let store = &*home.store();
+    settle(store, &["alice", "bob"]);
+    let sent = |name: &str, from: &str, to: &str, at| Notification { at, expires_at: 50, ..note(name, from, to) };
+    let batch = Batch::new(0)
+        .send(sent("c", "alice", "carol", 20))
+        .send(sent("a", "alice", "carol", 10))
+        .send(sent("d", "alice", "carol", 20))
+        .send(sent("a", "bob", "carol", 5))
+        .send(sent("b", "alice", "dave", 15));
+    commit(store, batch).unwrap();
+    let pairs = |limit| {
+        let found = store.waiting_pairs(limit).unwrap();
+        found.iter().map(|(from, to)| format!("{from}{to}")).collect::<Vec<_>>()
+    };
+    assert_eq!(pairs(9), ["@alice@carol", "@alice@dave", "@bob@carol"]);
+    assert_eq!(pairs(2), ["@alice@carol", "@alice@dave"]);
+    let next = |from: &str, to: &str| store.next_waiting(&at(from), &at(to)).unwrap();
+    for name in ["a", "c", "d"] {
+        let found = next("alice", "carol").unwrap();
+        assert_eq!(found, Notification { ..sent(name, "alice", "carol", found.at) });
+        commit(store, Batch::new(0).deliver(&at("alice"), &id(name), Delivery::Errored)).unwrap();
+    }
+    assert_eq!(next("alice", "carol"), None);
+    assert_eq!(next("bob", "carol").map(|n| n.from), Some(at("bob")));
+    assert_eq!(next("carol", "bob"), None);
+    assert_eq!(pairs(9), ["@alice@dave", "@bob@carol"]);
+}
+
 /// Every field survives on both sides.
 pub fn a_notification_comes_back_as_it_went_in(open: &dyn Fn() -> Box<dyn Harness>) {
     let home = open();
