@@ -74,7 +74,8 @@ pub(crate) fn queued(db: &Connection, now: Millis, limit: usize) -> Result<Vec<N
 }
 
 pub(crate) fn waiting_pairs(db: &Connection, limit: usize) -> Result<Vec<(AtSign, AtSign)>> {
-    let text = "SELECT DISTINCT owner, recipient FROM sent WHERE delivery = 'queued' ORDER BY owner, recipient LIMIT ?1";
+    let text =
+        "SELECT DISTINCT owner, recipient FROM sent WHERE delivery = 'queued' ORDER BY owner, recipient LIMIT ?1";
     list(db, text, [rows_at_most(limit)], |row| {
         let name = |column: usize| rows::at_sign(&row.get::<_, String>(column).map_err(sql)?);
         Ok((name(0)?, name(1)?))
