@@ -36,7 +36,7 @@ pub enum PeerAnswer {
 #[derive(Debug)]
 pub enum Next {
     /// Send this.
-    Say(Request),
+    Say(Box<Request>),
     /// Sign this proof, store the signature where the other server can read it, then send [`Claimant::published`].
     Publish(PeerProof),
     /// The other server accepted the claim.
@@ -81,7 +81,7 @@ impl Claimant {
             // Not activated yet, or a public key of another kind: its owner's business, not ours.
             (State::AskedKey, PeerAnswer::Data(_) | PeerAnswer::Error(_)) => {
                 self.state = State::Claimed;
-                Ok(Next::Say(Request::From(From::plain(self.me.clone()))))
+                Ok(Next::Say(Box::new(Request::From(From::plain(self.me.clone())))))
             }
             (State::Claimed, PeerAnswer::Data(text)) => {
                 let proof = PeerProof::parse(&text, &self.me).ok_or(ClaimError::OutOfTurn)?;

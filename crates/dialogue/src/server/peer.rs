@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(first.to_string(), "lookup:all:publickey@bob");
         let Ok(Next::Say(from)) = claimant.on_answer(PeerAnswer::Data("{}".into())) else { panic!() };
         assert_eq!(from.to_string(), "from:@alice");
-        let Request::From(from) = from else { panic!() };
+        let Request::From(from) = *from else { panic!() };
         let mut connection = Connection::new();
         let Reply::Data(text) = connection.on_peer_from(&from, [7; 32], now) else { panic!() };
         assert!(text.starts_with("proof:_07070707-"), "{text}");
