@@ -8,11 +8,13 @@ mod aes;
 mod encoding;
 mod keyfile;
 mod rsa;
+mod ssh;
 
 pub use aes::{AesKey, CtrStream, Iv};
 pub use encoding::{decode_base64, encode_base64, hex_lower};
 pub use keyfile::{AtKeys, KeyFileError};
 pub use rsa::{RsaPrivateKey, RsaPublicKey, SignatureHash};
+pub use ssh::{SshAlgorithm, SshKeyPair};
 
 use std::fmt;
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use clap::Parser;
 use postern_client::parse_root;
+use postern_crypto::SshAlgorithm;
 use postern_observe::{Verbosity, say};
 use postern_proto::{AtSign, ServerAddress};
-use postern_session::{DeviceName, PermitOpen, parse_span};
+use postern_session::{DeviceName, Dialect, PermitOpen, parse_span};
 
 /// Waits for a client's signed request and dials out to the relay; listens on nothing.
 ///
@@ -71,10 +72,15 @@ struct Flags {
     keep_alive: String,
     #[arg(long, hide = true)]
     ssh_client: Option<String>,
-    #[arg(long, hide = true)]
-    ssh_algorithm: Option<String>,
-    #[arg(long, hide = true)]
-    ephemeral_permissions: Option<String>,
+    /// Kind of the ephemeral key for clients that rely on ssh alone: ssh-ed25519 or ssh-rsa.
+    #[arg(long, default_value = "ssh-ed25519", value_parser = ["ssh-ed25519", "ssh-rsa"])]
+    ssh_algorithm: String,
+    /// Further options in front of ephemeral keys in authorized_keys.
+    #[arg(long, alias = "ephemeral-permission", default_value = "")]
+    ephemeral_permissions: String,
+    /// Behave as an older daemon, for tests of clients: v4, c2024, 5.6, 5.11 or current.
+    #[arg(long, default_value_t = Dialect::Current, hide = true)]
+    dialect: Dialect,
     #[arg(long, hide = true)]
     storage_path: Option<PathBuf>,
     /// Old service templates leave stray empty words.
@@ -91,6 +97,9 @@ pub(crate) struct Config {
     pub(crate) key_file: Option<PathBuf>,
     pub(crate) accept_keys: bool,
     pub(crate) key_options: String,
+    pub(crate) ephemeral_options: String,
+    pub(crate) ssh_algorithm: SshAlgorithm,
+    pub(crate) dialect: Dialect,
     pub(crate) hide: bool,
     pub(crate) root: ServerAddress,
     pub(crate) sshd_port: u16,
@@ -153,8 +162,13 @@ fn check(flags: Flags) -> Result<Config, String> {
     if managers.is_empty() {
         return Err("name at least one atSign that may come in, with --managers".into());
     }
-    if flags.sshpublickey_permissions.contains(|c: char| c.is_control()) {
-        return Err("--sshpublickey-permissions must be one line".into());
+    for (name, value) in [
+        ("--sshpublickey-permissions", &flags.sshpublickey_permissions),
+        ("--ephemeral-permissions", &flags.ephemeral_permissions),
+    ] {
+        if value.contains(|c: char| c.is_control()) {
+            return Err(format!("{name} must be one line"));
+        }
     }
     let text = |error: &dyn std::fmt::Display| error.to_string();
     Ok(Config {
@@ -164,7 +178,10 @@ fn check(flags: Flags) -> Result<Config, String> {
         device_group: flags.device_group,
         key_file: flags.key_file,
         accept_keys: flags.sshpublickey && !flags.no_sshpublickey,
-        key_options: flags.sshpublickey_permissions,
+        key_options: flags.sshpublickey_permissions.trim().to_owned(),
+        ephemeral_options: flags.ephemeral_permissions.trim_matches([' ', ',']).to_owned(),
+        ssh_algorithm: if flags.ssh_algorithm == "ssh-rsa" { SshAlgorithm::Rsa } else { SshAlgorithm::Ed25519 },
+        dialect: flags.dialect,
         hide: flags.hide,
         root: parse_root(&flags.root_domain).map_err(|e| text(&e))?,
         sshd_port: flags.local_sshd_port,

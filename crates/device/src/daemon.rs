@@ -11,7 +11,7 @@ use postern_net::{ready, signals};
 use postern_observe::say;
 use postern_proto::verb::Noop;
 use postern_proto::{Notification, Request};
-use postern_session::{Door, NAMESPACE, SshPublicKey};
+use postern_session::{Dialect, Door, NAMESPACE, SshPublicKey};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -27,7 +27,7 @@ pub(crate) struct Daemon {
     pub(crate) tasks: Tasks,
     pub(crate) sessions: Arc<Semaphore>,
     requests: Arc<Semaphore>,
-    keys_file: tokio::sync::Mutex<()>,
+    pub(crate) keys_file: tokio::sync::Mutex<()>,
 }
 
 /// Why the daemon cannot run.
@@ -48,14 +48,14 @@ enum Verb {
 }
 
 impl Verb {
-    fn of(push: &Notification, device: &str) -> Option<Self> {
+    fn of(push: &Notification, device: &str, dialect: Dialect) -> Option<Self> {
         let key = push.bare_key();
         let verb = key.strip_suffix(NAMESPACE)?.strip_suffix('.')?.strip_suffix(device)?.strip_suffix('.')?;
         Some(match verb {
             "ping" => Self::Ping,
             "sshpublickey" => Self::PushKey,
             "ssh_request" => Self::Ssh,
-            "npt_request" => Self::Npt,
+            "npt_request" if dialect.is_v5() => Self::Npt,
             _ => return None,
         })
     }
@@ -86,6 +86,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         keys_file: tokio::sync::Mutex::new(()),
         config,
     });
+    daemon.remove_leftover_keys();
     // Answered behind `monitor` on the same connection: from here on nothing is missed.
     let _ = daemon.client.request(Request::Noop(Noop { ms: 0 })).await;
     // Ready means that whoever may come in finds the records of the device.
@@ -124,7 +125,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
 impl Daemon {
     /// Checks who it is before anything is decrypted; a stranger costs a comparison.
     async fn hear(self: &Arc<Self>, push: Notification) {
-        let Some(verb) = Verb::of(&push, self.config.device.as_str()) else { return };
+        let Some(verb) = Verb::of(&push, self.config.device.as_str(), self.config.dialect) else { return };
         if !self.config.managers.contains(&push.from) {
             tracing::debug!(from = %push.from, "not in --managers list");
             return;
@@ -145,7 +146,7 @@ impl Daemon {
     async fn answer_ping(&self, push: &Notification) {
         let name = format!("heartbeat.{}.{NAMESPACE}", self.config.device);
         // The request that follows is signed: fetch the key to check it while the answer travels.
-        let text = self.ping_response().print();
+        let text = self.ping_response().print_as(self.config.dialect);
         let (_, sent) = tokio::join!(
             self.client.public_key(&push.from),
             self.client.notify(&push.from, &name, &text, Some(REPLY_LIFE)),

@@ -5,6 +5,7 @@
 mod authorized_keys;
 mod cli;
 mod daemon;
+mod ephemeral;
 mod limits;
 mod records;
 mod sessions;

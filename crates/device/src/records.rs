@@ -53,7 +53,7 @@ impl Daemon {
         }
         client.prepare(manager).await?;
         let user = user_name().unwrap_or_default();
-        let text = self.ping_response().print();
+        let text = self.ping_response().print_as(self.config.dialect);
         let (a, b) = tokio::join!(
             client.put_shared(manager, &username, &user, None),
             client.put_shared(manager, &info, &text, Some(DEVICE_INFO_LIFE)),

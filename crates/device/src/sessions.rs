@@ -8,10 +8,12 @@ use postern_link::{DeviceSession, RelayPort};
 use postern_proto::{AtSign, Notification, Uuid};
 use postern_rendezvous::{AuthLine, SignedLine};
 use postern_session::{
-    Denied, Envelope, EnvelopeError, Knocked, NAMESPACE, NptRequest, Reply, SessionRequest, SshRequest, StreamKeys,
+    Denied, Dialect, Envelope, EnvelopeError, EphemeralSshKey, Knocked, NAMESPACE, NptRequest, Reply, SessionRequest,
+    SshRequest, StreamKeys,
 };
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use crate::daemon::{Daemon, TELL};
 use crate::limits::REPLY_LIFE;
@@ -19,9 +21,10 @@ use crate::limits::REPLY_LIFE;
 impl Daemon {
     pub(crate) async fn ssh_request(self: &Arc<Self>, push: &Notification) {
         if let Some((request, id)) = self.verified::<SshRequest>(push, |r| r.session_id.as_str()).await {
+            let request = if self.config.dialect.is_v5() { request } else { request.as_version_4() };
             match request.check(self.config.sshd_port) {
-                Some(request) => self.knock(&push.from, request).await,
-                None => self.cannot_serve(push, id),
+                Some(request) if self.is_served(&request) => self.knock(&push.from, request).await,
+                _ => self.cannot_serve(push, id),
             }
         }
     }
@@ -29,10 +32,15 @@ impl Daemon {
     pub(crate) async fn npt_request(self: &Arc<Self>, push: &Notification) {
         if let Some((request, id)) = self.verified::<NptRequest>(push, |r| r.session_id.as_str()).await {
             match request.check() {
-                Some(request) => self.knock(&push.from, request).await,
-                None => self.cannot_serve(push, id),
+                Some(request) if self.is_served(&request) => self.knock(&push.from, request).await,
+                _ => self.cannot_serve(push, id),
             }
         }
+    }
+
+    /// The C daemon of 2024 cannot do without encryption.
+    fn is_served(&self, request: &SessionRequest) -> bool {
+        self.config.dialect != Dialect::C2024 || request.ephemeral_key.is_some()
     }
 
     fn cannot_serve(&self, push: &Notification, id: Option<Uuid>) {
@@ -98,7 +106,8 @@ impl Daemon {
             tracing::warn!(%client, "too many sessions");
             return self.tell(client, &id, "The device daemon serves as many sessions as it can").await;
         };
-        let (session, reply) = match self.prepare(&knocked) {
+        let ephemeral = if self.wants_ephemeral_key(knocked.request()) { self.ephemeral_key(&id).await } else { None };
+        let (session, reply) = match self.prepare(&knocked, ephemeral) {
             Ok(prepared) => prepared,
             Err(CryptoError) => {
                 return self.tell(client, &id, "The client's ephemeral key cannot be used").await;
@@ -134,16 +143,23 @@ impl Daemon {
         }
     }
 
+    /// A client that does not encrypt brings its own ssh tunnel.
+    fn wants_ephemeral_key(&self, request: &SessionRequest) -> bool {
+        request.is_ssh && (request.ephemeral_key.is_none() || self.config.dialect.always_makes_ssh_keys())
+    }
+
     /// Makes the session's keys, its auth line and the signed reply.
-    fn prepare(&self, knocked: &Knocked) -> Result<(DeviceSession, String), CryptoError> {
-        let request = knocked.request();
+    fn prepare(
+        &self,
+        knocked: &Knocked,
+        ephemeral: Option<EphemeralSshKey>,
+    ) -> Result<(DeviceSession, Zeroizing<String>), CryptoError> {
+        let (request, dialect) = (knocked.request(), self.config.dialect);
+        let twin = request.twin_keys && dialect.has_twin_keys();
         let signer = &self.client.identity().keys.encryption;
-        let keys = request
-            .ephemeral_key
-            .as_ref()
-            .map(|_| if request.twin_keys { StreamKeys::twin() } else { StreamKeys::single() });
+        let keys = request.ephemeral_key.as_ref().map(|_| if twin { StreamKeys::twin() } else { StreamKeys::single() });
         let sealed = match (&keys, &request.ephemeral_key) {
-            (Some(keys), Some(to)) => Some(keys.seal(&RsaPublicKey::from_base64(to)?, request.twin_keys)?),
+            (Some(keys), Some(to)) => Some(keys.seal(&RsaPublicKey::from_base64(to)?, twin)?),
             _ => None,
         };
         let auth_line = match &request.relay.auth {
@@ -154,9 +170,10 @@ impl Daemon {
                 Some(Arc::new(SignedLine::new(line, signature)))
             }
         };
-        let reply = Reply { session_id: request.session_id.clone(), keys: sealed };
+        let reply = Reply { session_id: request.session_id.clone(), keys: sealed, ephemeral };
         let reply = reply.print(request.is_ssh, signer)?;
-        let relay = RelayPort { host: request.relay.host.clone(), port: request.relay.port, auth_line };
+        let (host, port) = (request.relay.host.clone(), request.relay.port);
+        let relay = RelayPort { host, port, auth_line, numbered: dialect.numbers_sockets() };
         let stop = self.tasks.token().child_token();
         Ok((DeviceSession { relay, target: request.target.clone(), keys, stop }, reply))
     }
@@ -167,6 +184,9 @@ impl Daemon {
 
     /// Sends a refusal in plain words.
     async fn tell(&self, client: &AtSign, id: &Uuid, text: &str) {
+        if !self.config.dialect.tells_refusals() {
+            return;
+        }
         let name = self.reply_name(id);
         let sent = timeout(TELL, self.client.notify(client, &name, text, Some(REPLY_LIFE))).await;
         if !matches!(sent, Ok(Ok(()))) {

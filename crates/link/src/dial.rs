@@ -20,6 +20,8 @@ pub struct RelayPort {
     pub port: u16,
     /// The signed line each socket begins with; `None`: this relay asks for none.
     pub auth_line: Option<Arc<SignedLine>>,
+    /// Says which connection of the session each socket belongs to; older programs do not.
+    pub numbered: bool,
 }
 
 impl RelayPort {
@@ -28,7 +30,8 @@ impl RelayPort {
     pub async fn dial(&self, number: u32) -> io::Result<TcpStream> {
         let mut socket = tcp::connect_tcp(&self.host, self.port, DIAL).await?;
         if let Some(line) = &self.auth_line {
-            timeout(AUTH_WRITE, socket.write_all(line.numbered(number).as_bytes())).await??;
+            let line = if self.numbered { line.numbered(number) } else { line.plain() };
+            timeout(AUTH_WRITE, socket.write_all(line.as_bytes())).await??;
         }
         Ok(socket)
     }

@@ -103,6 +103,12 @@ impl SignedLine {
         Self { line, signature }
     }
 
+    /// The bytes without a number, as programs write them that do not know numbers.
+    #[must_use]
+    pub fn plain(&self) -> String {
+        self.line.print(&self.signature)
+    }
+
     /// The bytes for the `number`th connection, with the newline.
     #[must_use]
     pub fn numbered(&self, number: u32) -> String {

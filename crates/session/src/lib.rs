@@ -5,6 +5,7 @@
 
 mod control;
 mod device_name;
+mod dialect;
 mod door;
 mod envelope;
 mod keys;
@@ -18,12 +19,13 @@ mod ssh_key;
 
 pub use control::{ControlLine, ControlReader, ControlTooLong};
 pub use device_name::{BadDeviceName, DeviceName};
+pub use dialect::{BadDialect, Dialect};
 pub use door::{Denied, Door, Knocked};
 pub use envelope::{Envelope, EnvelopeError};
 pub use keys::{DirectionKey, EphemeralKey, SealedKeys, StreamKeys};
 pub use permit::{BadPermit, HostPort, PermitOpen};
 pub use ping::{Features, MissingFeature, PingResponse};
-pub use reply::{Reply, ReplyError};
+pub use reply::{EphemeralSshKey, Reply, ReplyError};
 pub use request::{NptRequest, RelayEnd, SessionRequest, SshRequest};
 pub use span::{BadSpan, parse_span};
 pub use ssh_key::{BadSshKey, SshPublicKey};

@@ -3,6 +3,9 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use crate::dialect::Dialect;
 
 /// What a daemon can do. Unknown names are ignored; a name must be `true`, not merely present.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +85,39 @@ impl PingResponse {
     pub fn print(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
+
+    /// The JSON text as a daemon of this generation writes it: without what it did not know.
+    pub fn print_as(&self, dialect: Dialect) -> String {
+        let Ok(Json::Object(mut json)) = serde_json::to_value(self) else { return String::new() };
+        let mut forget = |features: &[&str]| {
+            if let Some(Json::Object(known)) = json.get_mut("supportedFeatures") {
+                for name in features {
+                    known.shift_remove(*name);
+                }
+            }
+        };
+        match dialect {
+            Dialect::Current => return self.print(),
+            Dialect::V5_11 => {}
+            Dialect::V5_6 => forget(&["controlChannelHeartbeats", "twinKeys", "supportsRamEscr"]),
+            Dialect::C2024 => {
+                forget(&["controlChannelHeartbeats", "twinKeys", "supportsRamEscr", "adjustableTimeout"]);
+                json.shift_remove("deviceGroupName");
+                json.insert("corePackageVersion".into(), "c0.1.0".into());
+                // It prints a wild port as the number it keeps it in.
+                let services = self.allowed_services.iter();
+                let services =
+                    services.map(|s| s.strip_suffix(":*").map_or_else(|| s.clone(), |host| format!("{host}:0")));
+                json.insert("allowedServices".into(), services.collect::<Vec<_>>().into());
+            }
+            Dialect::V4 => {
+                for name in ["deviceGroupName", "supportedFeatures", "allowedServices"] {
+                    json.shift_remove(name);
+                }
+            }
+        }
+        Json::Object(json).to_string()
+    }
 }
 
 impl fmt::Display for MissingFeature {
@@ -113,6 +149,15 @@ mod tests {
             old.supported_features.missing(Features { accepts_public_keys: true, ..Features::default() }).is_none()
         );
         assert_eq!(PingResponse::parse("pong"), None);
+        let all = Features { adjustable_timeout: true, twin_keys: true, ..Features::default() };
+        let ours = PingResponse { supported_features: all, allowed_services: vec!["*:*".into()], ..now.clone() };
+        let heard = |dialect| PingResponse::parse(&ours.print_as(dialect)).unwrap();
+        assert_eq!(heard(Dialect::V5_11), ours);
+        assert!(!heard(Dialect::V5_6).supported_features.twin_keys);
+        assert!(heard(Dialect::V5_6).supported_features.adjustable_timeout);
+        assert!(!heard(Dialect::C2024).supported_features.adjustable_timeout);
+        assert_eq!(heard(Dialect::C2024).allowed_services, ["*:0"]);
+        assert!(heard(Dialect::V4).supported_features.accepts_public_keys);
         assert_eq!(PingResponse::parse(&now.print()), Some(now));
     }
 }

@@ -37,7 +37,7 @@ pub struct SshRequest {
     #[serde(rename = "clientEphemeralPKType", default)]
     pub client_ephemeral_pk_type: Option<String>,
     /// The client can hold a key for each direction.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub twin_keys: Option<bool>,
 }
 
@@ -77,7 +77,7 @@ pub struct NptRequest {
     #[serde(default)]
     pub timeout: Option<u64>,
     /// The client can hold a key for each direction.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub twin_keys: Option<bool>,
 }
 
@@ -117,6 +117,11 @@ const DEFAULT_TIMEOUT_MS: u64 = 60_000;
 const MAX_TIMEOUT_MS: u64 = 366 * 86_400_000;
 
 impl SshRequest {
+    /// What a daemon of version 4 reads of it.
+    pub fn as_version_4(self) -> Self {
+        Self { authenticate_to_rvd: None, encrypt_rvd_traffic: None, ..self }
+    }
+
     /// Checks and fills in. `sshd_port`: where the device's ssh server listens.
     pub fn check(self, sshd_port: u16) -> Option<SessionRequest> {
         if !self.direct {

@@ -42,6 +42,8 @@ pub struct Options {
     pub permit_open: Vec<String>,
     /// Put the client's ssh key among the authorised ones; without it the key must be pushed (`-s`).
     pub authorize_client: bool,
+    /// Further words for the daemon.
+    pub device_words: Vec<String>,
     /// Further atSigns, activated, that the daemon does not know.
     pub strangers: Vec<String>,
     /// Told what happens, step by step.
@@ -104,6 +106,7 @@ impl Default for Options {
             places: Places { client: here.clone(), server: here.clone(), device: here },
             permit_open: Vec::new(),
             authorize_client: true,
+            device_words: Vec::new(),
             strangers: Vec::new(),
             progress: |_| {},
         }
@@ -291,6 +294,24 @@ impl World {
         command
     }
 
+    /// `sshnpd` under this name, ready for further words.
+    pub fn sshnpd(&self, name: &str) -> Command {
+        let mut command = self.postern(Self::DEVICE);
+        command.args(["sshnpd", "-v", "-a", Self::DEVICE, "-m", Self::CLIENT, "-d", name]);
+        command.arg("-k").arg(self.key_file(Self::DEVICE)).args(["--root-domain", &self.root()]);
+        let ssh = format!("localhost:{}", self.ssh_port);
+        let permit: Vec<String> = std::iter::once(ssh).chain(self.options.permit_open.clone()).collect();
+        command.args(["--local-sshd-port", &self.ssh_port.to_string(), "--permit-open", &permit.join(",")]);
+        command
+    }
+
+    /// Starts one more daemon beside the house's own; ready when this returns.
+    pub fn start_daemon(&self, sshnpd: Command) -> anyhow::Result<Process> {
+        let mut process = Process::start(sshnpd)?;
+        process.wait_for_line(READY, |line| is_ready(Piece::Device, line))?;
+        Ok(process)
+    }
+
     /// Runs a command on the device by `sshnp`.
     pub fn on_device(&self, words: &[&str]) -> anyhow::Result<Output> {
         let mut command = self.sshnp();
@@ -385,12 +406,8 @@ impl World {
                 Process::start(command)
             }
             Piece::Device => {
-                let mut command = self.postern(Self::DEVICE);
-                command.args(["sshnpd", "-v", "-s", "-a", Self::DEVICE, "-m", Self::CLIENT, "-d", Self::DEVICE_NAME]);
-                command.arg("-k").arg(self.key_file(Self::DEVICE)).args(["--root-domain", &self.root()]);
-                let ssh = format!("localhost:{}", self.ssh_port);
-                let permit: Vec<String> = std::iter::once(ssh).chain(self.options.permit_open.clone()).collect();
-                command.args(["--local-sshd-port", &self.ssh_port.to_string(), "--permit-open", &permit.join(",")]);
+                let mut command = self.sshnpd(Self::DEVICE_NAME);
+                command.arg("-s").args(&self.options.device_words);
                 Process::start(command)
             }
         }

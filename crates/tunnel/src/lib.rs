@@ -8,6 +8,7 @@ mod npt;
 mod npt_cli;
 mod session;
 mod ssh;
+mod ssh_tunnel;
 mod sshnp;
 mod sshnp_cli;
 mod steps;

@@ -14,6 +14,12 @@ pub(crate) const REQUEST_LIFE: Duration = Duration::from_secs(10);
 pub(crate) const HINT: Duration = Duration::from_millis(2500);
 /// Silence after which the link to the atServer is tested.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(30);
+/// For the ssh tunnel of a session that is not encrypted to stand. Source: NoPorts timers.
+pub(crate) const SSH_TUNNEL: Duration = Duration::from_secs(10);
+/// What a tunnel that fails says is read for this long, and to this length.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Of ssh's last words, in bytes: a changed host key takes some 800.
+pub(crate) const LAST_WORDS_BYTES: u64 = 4096;
 /// Pause of `npt -K` before it tries again.
 pub(crate) const KEEP_ALIVE_PAUSE: Duration = Duration::from_secs(5);
 /// Bytes under way when ssh has ended get this long to arrive.

@@ -9,7 +9,7 @@ use clap::Parser;
 use postern_client::parse_root;
 use postern_observe::{Verbosity, say};
 use postern_proto::AtSign;
-use postern_session::{DeviceName, parse_span};
+use postern_session::{DeviceName, Dialect, parse_span};
 
 use crate::session::Common;
 
@@ -89,6 +89,9 @@ struct Flags {
     relay_auth_mode: String,
     #[arg(long = "443", hide = true)]
     only_443: bool,
+    /// Behave as an older client, for tests of daemons: 5.6, 5.11 or current.
+    #[arg(long, default_value_t = Dialect::Current, hide = true)]
+    dialect: Dialect,
 }
 
 /// What `npt` is to do.
@@ -132,6 +135,9 @@ fn check(flags: Flags) -> Result<Config, String> {
     if flags.relay_auth_mode != "payload" || flags.only_443 {
         return Err("--relay-auth-mode escr and --443 are not supported by this version".into());
     }
+    if !flags.dialect.is_v5() {
+        return Err("--dialect v4: version 4 had no npt".into());
+    }
     let timeout = match &flags.timeout {
         None if flags.keep_alive => KEEP_ALIVE_TIMEOUT,
         None => DEFAULT_TIMEOUT,
@@ -164,6 +170,7 @@ fn check(flags: Flags) -> Result<Config, String> {
                 _ => Verbosity::Quiet,
             },
             quiet: flags.quiet,
+            dialect: flags.dialect,
         },
         target_host: flags.remote_host,
         target_port: flags.remote_port,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postern_client::{Client, ClientError, Settings, identity};
-use postern_crypto::{RsaPublicKey, SignatureHash};
+use postern_crypto::SignatureHash;
 use postern_link::RelayPort;
 use postern_net::tasks::Tasks;
 use postern_net::tls::Trust;
@@ -13,8 +13,8 @@ use postern_observe::{Verbosity, say};
 use postern_proto::{AtSign, ServerAddress, Uuid};
 use postern_rendezvous::{AuthLine, RelayReply, RelayRequest, SignedLine};
 use postern_session::{
-    DeviceName, Envelope, EphemeralKey, Features, NAMESPACE, NptRequest, PingResponse, RELAY_NAMESPACE, Reply,
-    ReplyError, SshPublicKey, SshRequest, StreamKeys,
+    DeviceName, Dialect, Envelope, EphemeralKey, EphemeralSshKey, Features, NAMESPACE, NptRequest, PingResponse,
+    RELAY_NAMESPACE, Reply, ReplyError, SshPublicKey, SshRequest, StreamKeys,
 };
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -40,6 +40,8 @@ pub(crate) struct Common {
     pub(crate) ping_timeout: Duration,
     pub(crate) verbosity: Verbosity,
     pub(crate) quiet: bool,
+    /// Whose habits we have.
+    pub(crate) dialect: Dialect,
 }
 
 /// What kind of session is asked for.
@@ -63,6 +65,10 @@ pub(crate) struct Standing {
     pub(crate) twin: bool,
     pub(crate) heartbeats: bool,
     pub(crate) user_name: Option<String>,
+    /// For an ssh tunnel of our own, when the session is not encrypted.
+    pub(crate) ephemeral: Option<EphemeralSshKey>,
+    /// Names the session.
+    pub(crate) session: Uuid,
     /// Failures that the device tells later.
     pub(crate) late: mpsc::Receiver<String>,
 }
@@ -137,7 +143,8 @@ impl Setup<'_> {
         let pushed = async { self.push_key().await };
         let ((port, first, ephemeral, late, text), features, device_key, user_name, ()) =
             tokio::try_join!(answered, features, device_key, user_name, pushed)?;
-        let keys = self.keys_of(&text, &device_key, ephemeral.as_ref())?;
+        let answer = Reply::read(&text, &self.session, &device_key).map_err(Trouble::Reply)?;
+        let keys = keys_of(&answer, ephemeral.as_ref())?;
         steps.tell("Received response from the device daemon");
         let twin = keys.as_ref().is_some_and(|(_, twin)| *twin);
         Ok(Standing {
@@ -145,7 +152,10 @@ impl Setup<'_> {
             first,
             keys: keys.map(|(keys, _)| keys),
             twin,
-            heartbeats: features.is_some_and(|f| f.supported_features.control_channel_heartbeats),
+            ephemeral: answer.ephemeral,
+            session: self.session,
+            heartbeats: self.common.dialect.has_twin_keys()
+                && features.is_some_and(|f| f.supported_features.control_channel_heartbeats),
             user_name,
             late,
         })
@@ -153,6 +163,9 @@ impl Setup<'_> {
 
     fn needed_features(&self) -> Features {
         let common = self.common;
+        if !common.dialect.is_v5() {
+            return Features::default();
+        }
         let base = Features { sr_auth: common.authenticate_device, sr_e2ee: common.encrypt, ..Features::default() };
         match self.wanted {
             Wanted::Ssh { push_key, .. } => Features { accepts_public_keys: push_key.is_some(), ..base },
@@ -221,7 +234,7 @@ impl Setup<'_> {
             auth_mode: None,
             auth_key: None,
             only_443: false,
-            multiple_acks_ok: true,
+            multiple_acks_ok: common.dialect.has_twin_keys(),
             pre_fetch: Vec::new(),
             json_reply: false,
         };
@@ -241,7 +254,8 @@ impl Setup<'_> {
             Some(nonce) if common.authenticate_client => Some(Arc::new(self.auth_line(&client_nonce, nonce)?)),
             _ => None,
         };
-        let port = RelayPort { host: reply.host.clone(), port: reply.port_a.get(), auth_line };
+        let numbered = common.dialect.numbers_sockets();
+        let port = RelayPort { host: reply.host.clone(), port: reply.port_a.get(), auth_line, numbered };
         let dial = port.clone();
         let steps = self.steps;
         let first = async move {
@@ -293,7 +307,7 @@ impl Setup<'_> {
                     client_ephemeral_pk: pk,
                     client_ephemeral_pk_type: pk_type,
                     // Daemons that do not know the field ignore it and answer with one key.
-                    twin_keys: Some(true),
+                    twin_keys: common.dialect.has_twin_keys().then_some(true),
                 };
                 ("ssh_request", Envelope::sign(&request, signer))
             }
@@ -311,7 +325,7 @@ impl Setup<'_> {
                     client_ephemeral_pk: pk,
                     client_ephemeral_pk_type: pk_type,
                     timeout: u64::try_from(timeout.as_millis()).ok(),
-                    twin_keys: Some(true),
+                    twin_keys: common.dialect.has_twin_keys().then_some(true),
                 };
                 ("npt_request", Envelope::sign(&request, signer))
             }
@@ -329,19 +343,6 @@ impl Setup<'_> {
         let limited = timeout(REPLY, reply.recv());
         let text = self.steps.follow("session request", 2, 2, limited).await.map_err(|_| Trouble::NoReply)?;
         Ok((reply, text.ok_or(Trouble::NoReply)?))
-    }
-
-    fn keys_of(
-        &self,
-        text: &str,
-        device: &RsaPublicKey,
-        ephemeral: Option<&EphemeralKey>,
-    ) -> Result<Option<(StreamKeys, bool)>, Trouble> {
-        let reply = Reply::read(text, &self.session, device).map_err(Trouble::Reply)?;
-        let Some(ephemeral) = ephemeral else { return Ok(None) };
-        let sealed = reply.keys.ok_or(Trouble::Reply(ReplyError::NoKeys))?;
-        let keys = ephemeral.open(&sealed).map_err(|_| Trouble::Crypto)?;
-        Ok(Some((keys, sealed.second.is_some())))
     }
 
     async fn user_name(&self) -> Result<Option<String>, Trouble> {
@@ -367,6 +368,14 @@ impl Setup<'_> {
         let sent = self.client.notify(&self.common.to, &name, &text, Some(REQUEST_LIFE));
         Ok(self.steps.follow("ssh public key", 1, 1, sent).await?)
     }
+}
+
+/// The session's keys, and whether there is one for each direction; `None` where we asked for no encryption.
+fn keys_of(reply: &Reply, ephemeral: Option<&EphemeralKey>) -> Result<Option<(StreamKeys, bool)>, Trouble> {
+    let Some(ephemeral) = ephemeral else { return Ok(None) };
+    let sealed = reply.keys.as_ref().ok_or(Trouble::Reply(ReplyError::NoKeys))?;
+    let keys = ephemeral.open(sealed).map_err(|_| Trouble::Crypto)?;
+    Ok(Some((keys, sealed.second.is_some())))
 }
 
 /// Part of the command line of ssh: nothing that could be taken for an option or a second word.

@@ -58,15 +58,20 @@ impl SshCommand {
 
     /// Ready to run, with our own standard streams.
     pub(crate) fn command(&self) -> Command {
-        let system = Path::new("/usr/bin/ssh");
-        let mut command = Command::new(if system.exists() { system } else { Path::new("ssh") });
+        let mut command = Command::new(program());
         command.args(&self.words);
         command
     }
 }
 
+/// OpenSSH's client.
+pub(crate) fn program() -> &'static Path {
+    let system = Path::new("/usr/bin/ssh");
+    if system.exists() { system } else { Path::new("ssh") }
+}
+
 /// Words as a shell would cut them: spaces part, quotes hold together.
-fn split_words(text: &str) -> Vec<String> {
+pub(crate) fn split_words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();
     let mut quote = None;

@@ -11,6 +11,7 @@ use crate::detach;
 use crate::limits::DRAIN;
 use crate::session::{Wanted, establish, stop_of};
 use crate::ssh::{SshCommand, public_half};
+use crate::ssh_tunnel::SshTunnel;
 use crate::sshnp_cli::Config;
 use crate::steps::Steps;
 use crate::trouble::Trouble;
@@ -39,7 +40,6 @@ pub(crate) async fn run(config: Config, args: Vec<OsString>) -> Result<ExitCode,
         standing = establish(common, &wanted, &steps, &tasks) => standing?,
     };
     let user = config.user.clone().or(standing.user_name).ok_or(Trouble::NoUser)?;
-    let ssh = SshCommand::new(port, &user, &common.to, &common.device, &config.ssh);
     let mut late = standing.late;
     let session = ClientSession {
         relay: standing.relay,
@@ -49,7 +49,42 @@ pub(crate) async fn run(config: Config, args: Vec<OsString>) -> Result<ExitCode,
         heartbeats: standing.heartbeats,
         stop: stop_of(&tasks),
     };
-    let mut carrying = tasks.spawn(session.single(listener));
+    let tunnel_key = standing.ephemeral.filter(|_| !common.encrypt);
+    let mut options = config.ssh;
+    let mut carrying = match &tunnel_key {
+        None => tasks.spawn(session.single(listener)),
+        Some(key) => {
+            steps.tell("Starting tunnel session");
+            let relay_end = bind_local("127.0.0.1", 0).await.map_err(|error| Trouble::LocalPort(0, error))?;
+            let through = relay_end.local_addr().map_err(|error| Trouble::LocalPort(0, error))?.port();
+            let carrying = tasks.spawn(session.single(relay_end));
+            // ssh binds the port that we kept free until now.
+            drop(listener);
+            let tunnel = SshTunnel {
+                session: &standing.session,
+                at_sign: &common.to,
+                device: &common.device,
+                user: config.tunnel.user.as_deref().unwrap_or(&user),
+                key,
+                through,
+                local_port: port,
+                options: &config.tunnel,
+                words: &options.extra,
+            };
+            let started = tokio::select! {
+                biased;
+                () = stop.cancelled() => Err(Trouble::Interrupted),
+                Some(text) = late.recv() => Err(Trouble::Reply(postern_session::ReplyError::Refused(text))),
+                started = tunnel.start() => started,
+            };
+            started?;
+            if config.tunnel.takes_words {
+                options.extra.clear();
+            }
+            carrying
+        }
+    };
+    let ssh = SshCommand::new(port, &user, &common.to, &common.device, &options);
     steps.tell("Starting user session");
     steps.report();
 

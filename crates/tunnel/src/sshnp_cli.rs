@@ -9,12 +9,13 @@ use clap::Parser;
 use postern_client::parse_root;
 use postern_observe::{Verbosity, say};
 use postern_proto::AtSign;
-use postern_session::DeviceName;
+use postern_session::{DeviceName, Dialect, parse_span};
 
 use crate::env_file;
 use crate::limits::PING;
 use crate::session::{Common, is_user_name};
 use crate::ssh::SshOptions;
+use crate::ssh_tunnel::TunnelOptions;
 
 /// Opens ssh to a device that has no open port.
 ///
@@ -65,19 +66,27 @@ struct Flags {
     /// Login on the device [default: what the device says].
     #[arg(short = 'u', long, value_name = "USER")]
     remote_user_name: Option<String>,
-    #[arg(short = 'U', long, hide = true)]
+    /// Login of the ssh tunnel that --no-encrypt-rvd-traffic needs [default: as -u].
+    #[arg(short = 'U', long, value_name = "USER")]
     tunnel_user_name: Option<String>,
     /// The atDirectory, host or host:port.
     #[arg(long, alias = "root-server", alias = "rootDomain", default_value = "root.atsign.org")]
     root_domain: String,
-    #[arg(long, hide = true)]
-    remote_sshd_port: Option<u16>,
-    #[arg(long, hide = true)]
-    idle_timeout: Option<u32>,
-    #[arg(long, hide = true)]
-    ssh_algorithm: Option<String>,
-    #[arg(long, hide = true)]
+    /// Port of the ssh server as the ssh tunnel of --no-encrypt-rvd-traffic sees it.
+    #[arg(long, default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..))]
+    remote_sshd_port: u16,
+    /// Time for which that tunnel stays without a connection.
+    #[arg(long, default_value = "15s", value_name = "SPAN")]
+    idle_timeout: String,
+    /// Kind of keys; the device decides.
+    #[arg(long, default_value = "ssh-ed25519", value_parser = ["ssh-ed25519", "ssh-rsa"], hide = true)]
+    ssh_algorithm: String,
+    /// Give the words of -o to that tunnel instead of the user's ssh.
+    #[arg(long)]
     add_forwards_to_tunnel: bool,
+    /// Behave as an older client, for tests of daemons: v4, 5.6, 5.11 or current.
+    #[arg(long, default_value_t = Dialect::Current, hide = true)]
+    dialect: Dialect,
     /// Profile of KEY=VALUE lines; what is typed wins over it.
     #[arg(long, value_name = "FILE")]
     config_file: Option<PathBuf>,
@@ -126,6 +135,7 @@ pub(crate) struct Config {
     pub(crate) common: Common,
     pub(crate) local_port: u16,
     pub(crate) user: Option<String>,
+    pub(crate) tunnel: TunnelOptions,
     pub(crate) push_key: bool,
     pub(crate) ssh: SshOptions,
     pub(crate) print_only: bool,
@@ -181,11 +191,14 @@ fn check(flags: Flags) -> Result<Config, String> {
             DeviceName::parse("default")
         }
     };
-    if let Some(user) = &flags.remote_user_name
-        && !is_user_name(user)
-    {
-        return Err(format!("-u {user:?} is no user name"));
-    }
+    let user = |flag: &str, name: Option<String>| {
+        let name = name.filter(|name| !name.trim().is_empty());
+        match name {
+            Some(name) if !is_user_name(&name) => Err(format!("{flag} {name:?} is no user name")),
+            name => Ok(name),
+        }
+    };
+    let is_v5 = flags.dialect.is_v5();
     if flags.send_ssh_public_key && flags.identity_file.is_none() {
         say("[WARN] -s has nothing to send without -i");
     }
@@ -197,9 +210,9 @@ fn check(flags: Flags) -> Result<Config, String> {
             relay: at_sign("-r", &relay)?,
             key_file: flags.key_file,
             root: parse_root(&flags.root_domain).map_err(|e| e.to_string())?,
-            authenticate_client: !flags.no_authenticate_client_to_rvd,
-            authenticate_device: !flags.no_authenticate_device_to_rvd,
-            encrypt: !flags.no_encrypt_rvd_traffic,
+            authenticate_client: is_v5 && !flags.no_authenticate_client_to_rvd,
+            authenticate_device: is_v5 && !flags.no_authenticate_device_to_rvd,
+            encrypt: is_v5 && !flags.no_encrypt_rvd_traffic,
             ping_timeout: Duration::from_secs(flags.daemon_ping_timeout.min(3600)).max(Duration::from_secs(1)),
             verbosity: match (flags.debug, flags.verbose) {
                 (true, _) => Verbosity::Debug,
@@ -207,9 +220,16 @@ fn check(flags: Flags) -> Result<Config, String> {
                 _ => Verbosity::Quiet,
             },
             quiet: flags.quiet,
+            dialect: flags.dialect,
         },
         local_port: flags.local_port,
-        user: flags.remote_user_name.filter(|u| !u.trim().is_empty()),
+        user: user("-u", flags.remote_user_name)?,
+        tunnel: TunnelOptions {
+            user: user("-U", flags.tunnel_user_name)?,
+            remote_sshd_port: flags.remote_sshd_port,
+            idle: parse_span(&flags.idle_timeout).map_err(|e| format!("--idle-timeout: {e}"))?,
+            takes_words: flags.add_forwards_to_tunnel,
+        },
         push_key: flags.send_ssh_public_key,
         ssh: SshOptions { identity: flags.identity_file, extra: flags.local_ssh_options, command: flags.command },
         print_only: flags.output_execution_command,

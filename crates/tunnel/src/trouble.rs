@@ -37,6 +37,8 @@ pub(crate) enum Trouble {
     Identity(String),
     Ssh(io::Error),
     Link(LinkError),
+    /// The ssh tunnel of a session that is not encrypted; what ssh said.
+    SshTunnel(String),
     Crypto,
     Detach(io::Error),
     Interrupted,
@@ -73,6 +75,7 @@ impl fmt::Display for Trouble {
             Self::Identity(why) => f.write_str(why),
             Self::Ssh(error) => write!(f, "cannot run ssh: {error}; is the OpenSSH client installed?"),
             Self::Link(error) => error.fmt(f),
+            Self::SshTunnel(why) => write!(f, "the ssh tunnel to the device failed: {why}"),
             Self::Crypto => f.write_str("a cryptographic operation failed"),
             Self::Detach(error) => write!(f, "cannot go to the background: {error}"),
             Self::Interrupted => f.write_str("interrupted"),
