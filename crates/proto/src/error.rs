@@ -46,11 +46,13 @@ pub enum ErrorCode {
     EnrollmentRevoked,
     /// AT0028: enrolment expired or unknown.
     EnrollmentExpired,
+    /// AT0031: revoking one's own enrolment without `force`.
+    SelfRevocation,
     /// AT0401: authentication failed or missing.
     Authentication,
 }
 
-const TABLE: [(ErrorCode, &str, &str); 21] = [
+const TABLE: [(ErrorCode, &str, &str); 22] = [
     (ErrorCode::DataStore, "AT0002", "DataStore exception"),
     (ErrorCode::InvalidSyntax, "AT0003", "Invalid syntax"),
     (ErrorCode::BufferLimit, "AT0005", "Buffer limit exceeded"),
@@ -71,6 +73,7 @@ const TABLE: [(ErrorCode, &str, &str); 21] = [
     (ErrorCode::EnrollmentPending, "AT0026", "Apkam Auth Failed"),
     (ErrorCode::EnrollmentRevoked, "AT0027", "Apkam Access Revoked"),
     (ErrorCode::EnrollmentExpired, "AT0028", "Too Many Requests"),
+    (ErrorCode::SelfRevocation, "AT0031", "Cannot revoke self enrollment"),
     (ErrorCode::Authentication, "AT0401", "Client authentication failed"),
 ];
 

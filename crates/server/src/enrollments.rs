@@ -29,6 +29,9 @@ pub(crate) struct EnrollmentRecord {
     pub(crate) encrypted_apkam_symmetric_key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) apkam_keys_expiry: Option<i64>,
+    /// Its key was the legacy key too when it was revoked; the legacy form is closed with it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) held_legacy_key: bool,
 }
 
 /// Where it stands.
@@ -49,6 +52,7 @@ impl Default for EnrollmentRecord {
             approval: Approval { state: "pending".into() },
             encrypted_apkam_symmetric_key: None,
             apkam_keys_expiry: None,
+            held_legacy_key: false,
         }
     }
 }
@@ -58,57 +62,101 @@ pub(crate) fn record_key(id: &Uuid, owner: &AtSign) -> AtKey {
     AtKey::own(&format!("{id}{RECORD}"), owner)
 }
 
-/// The enrolment `id` as it stands at `now`; `None` when there is none, or its record cannot be read.
+/// An enrolment as it lies in the store.
+pub(crate) struct Kept {
+    pub(crate) id: Uuid,
+    pub(crate) record: EnrollmentRecord,
+    /// Whether it counts, at the moment it was read.
+    pub(crate) state: EnrollmentState,
+    pub(crate) expires_at: Option<Millis>,
+}
+
+/// The enrolment `id` as it stands at `now`, for proofs and rights; `None` when there is none.
 pub(crate) fn find(
     store: &dyn Store,
     owner: &AtSign,
     id: &Uuid,
     now: Millis,
 ) -> Result<Option<Enrollment>, StoreError> {
-    let Some((record, live)) = load(store, owner, id, now)? else { return Ok(None) };
+    Ok(load(store, owner, id, now)?.map(|kept| Enrollment {
+        namespaces: Namespaces::from_map(&kept.record.namespaces),
+        id: kept.id,
+        state: kept.state,
+        public_key: kept.record.apkam_public_key,
+        expires_at: kept.expires_at,
+    }))
+}
+
+/// The whole record of `id`; an expired one is there until it is swept.
+pub(crate) fn load(store: &dyn Store, owner: &AtSign, id: &Uuid, now: Millis) -> Result<Option<Kept>, StoreError> {
+    let Some(stored) = store.get(owner, &record_key(id, owner))? else { return Ok(None) };
+    let record: EnrollmentRecord = serde_json::from_str(&stored.value)
+        .map_err(|error| StoreError::Corrupt(format!("enrolment record: {error}")))?;
     let state = match record.approval.state.as_str() {
-        _ if !live => EnrollmentState::Expired,
+        _ if !stored.is_active(now) => EnrollmentState::Expired,
         "approved" => EnrollmentState::Approved,
         "pending" => EnrollmentState::Pending,
         "denied" => EnrollmentState::Denied,
         "revoked" => EnrollmentState::Revoked,
         _ => EnrollmentState::Expired,
     };
-    let namespaces = Namespaces::from_map(&record.namespaces);
-    Ok(Some(Enrollment { id: id.clone(), state, public_key: record.apkam_public_key, namespaces }))
+    Ok(Some(Kept { id: id.clone(), record, state, expires_at: stored.expires_at }))
 }
 
-/// The record of `id`, and whether its time has not ended.
-pub(crate) fn load(
-    store: &dyn Store,
-    owner: &AtSign,
-    id: &Uuid,
-    now: Millis,
-) -> Result<Option<(EnrollmentRecord, bool)>, StoreError> {
-    let Some(stored) = store.get(owner, &record_key(id, owner))? else { return Ok(None) };
-    match serde_json::from_str(&stored.value) {
-        Ok(record) => Ok(Some((record, stored.is_active(now)))),
-        Err(error) => Err(StoreError::Corrupt(format!("enrolment record: {error}"))),
+/// Every enrolment of `owner`, those that expired lately too, ordered by id.
+pub(crate) fn all(store: &dyn Store, owner: &AtSign, now: Millis) -> Result<Vec<Kept>, StoreError> {
+    let mut all = Vec::new();
+    for id in ids(store, owner)? {
+        all.extend(load(store, owner, &id, now)?);
+    }
+    Ok(all)
+}
+
+/// The record in which an enrolment publishes its signing key: `a` while it counts, `r` once it is revoked,
+/// `d` once it is denied. Source: NoPorts 2026.
+pub(crate) fn signing_record(id: &Uuid, state: EnrollmentState, owner: &AtSign) -> Option<AtKey> {
+    let letter = match state {
+        EnrollmentState::Approved | EnrollmentState::Pending => 'a',
+        EnrollmentState::Revoked => 'r',
+        EnrollmentState::Denied => 'd',
+        EnrollmentState::Expired => return None,
+    };
+    Some(AtKey::public(&format!("_apsk.{id}.{letter}.__e"), owner))
+}
+
+/// The word of a state on the wire.
+pub(crate) fn state_word(state: EnrollmentState) -> &'static str {
+    match state {
+        EnrollmentState::Pending => "pending",
+        EnrollmentState::Approved => "approved",
+        EnrollmentState::Denied => "denied",
+        EnrollmentState::Revoked => "revoked",
+        EnrollmentState::Expired => "expired",
     }
 }
 
 /// The ids of every enrolment of `owner`.
-pub(crate) fn ids(store: &dyn Store, owner: &AtSign) -> Result<Vec<Uuid>, StoreError> {
+fn ids(store: &dyn Store, owner: &AtSign) -> Result<Vec<Uuid>, StoreError> {
     let mut ids = Vec::new();
     let end = format!("{RECORD}{owner}");
     store.scan(owner, &mut |key, _, _| ids.extend(key.strip_suffix(end.as_str()).and_then(Uuid::parse)))?;
     Ok(ids)
 }
 
-impl EnrollmentRecord {
+impl Kept {
     /// As `enroll:list` and `enroll:fetch` show it.
     pub(crate) fn shown(&self) -> serde_json::Value {
         serde_json::json!({
-            "appName": self.app_name,
-            "deviceName": self.device_name,
-            "namespace": self.namespaces,
-            "encryptedAPKAMSymmetricKey": self.encrypted_apkam_symmetric_key,
-            "status": self.approval.state,
+            "appName": self.record.app_name,
+            "deviceName": self.record.device_name,
+            "namespace": self.record.namespaces,
+            "encryptedAPKAMSymmetricKey": self.record.encrypted_apkam_symmetric_key,
+            "status": state_word(self.state),
         })
+    }
+
+    /// What is left of its life at `now`, in milliseconds; `None`: no end.
+    pub(crate) fn life_left(&self, now: Millis) -> Option<i64> {
+        self.expires_at.map(|end| end.saturating_sub(now).max(1))
     }
 }

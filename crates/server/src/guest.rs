@@ -11,14 +11,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
+use std::time::Duration;
 
-use postern_dialogue::server::Connection;
+use postern_dialogue::server::{Authority, Connection};
 use postern_net::seats::{Seat, SettledSeat};
 use postern_net::tls::ServerStream;
 use postern_proto::{AtSign, DirectoryQuery, ErrorCode, LineReader, LineTooLong, ProtocolError, Reply, Request};
 use postern_store::StoreError;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::hub::HouseSeat;
@@ -26,7 +28,7 @@ use crate::limits::{
     ANONYMOUS_LINE_BYTES, DIRECTORY_IDLE, FAREWELL, FAREWELL_BYTES, FREE_LINE_BYTES, LARGE_LINES_BYTES, READ_BYTES,
     TLS_HANDSHAKE,
 };
-use crate::serve::Shared;
+use crate::serve::{Shared, now_ms};
 use crate::verbs::Refusal;
 use crate::wire;
 
@@ -42,6 +44,8 @@ pub(crate) struct Guest {
     address: IpAddr,
     /// The household whose own port this is.
     port_of: Option<AtSign>,
+    /// Whose public data a stranger looked at last.
+    asked_about: Option<AtSign>,
     seat: Place,
     monitor: Option<Box<Monitoring>>,
     /// When an anonymous connection is closed.
@@ -65,6 +69,8 @@ enum Place {
     Anonymous(Seat),
     Settled {
         house: HouseSeat,
+        /// Rings when enrolments of the household lost their rights.
+        rights: watch::Receiver<()>,
         _seat: SettledSeat,
     },
     /// Between the two.
@@ -84,10 +90,15 @@ enum Flow {
     Close,
 }
 
+/// Timers are set a week ahead at most and then looked at again.
+const FARTHEST_MS: i64 = 7 * 24 * 3600 * 1000;
+
 enum Wake {
     /// Bytes were read; none: the peer has said all it will.
     Read(io::Result<usize>),
     Pushes,
+    /// The authority may be gone.
+    Rights,
     /// Idle, asked to leave, or the server stops.
     Leave,
 }
@@ -124,6 +135,7 @@ impl Guest {
             talk,
             address,
             port_of,
+            asked_about: None,
             seat: Place::Anonymous(seat),
             monitor: None,
             idle: None,
@@ -157,19 +169,26 @@ impl Guest {
                 Wake::Read(Ok(0)) | Wake::Leave => return Ok(()),
                 Wake::Read(Ok(_)) => {}
                 Wake::Read(Err(error)) => return Err(error),
+                Wake::Rights => {
+                    if self.recheck().await? == Flow::Close {
+                        return self.hang_up().await;
+                    }
+                    self.restart_idle();
+                }
                 Wake::Pushes => self.push_waiting().await?,
             }
         }
     }
 
     async fn wait(&mut self) -> Wake {
+        let over_is = if self.connection.authority().is_some() { Wake::Rights } else { Wake::Leave };
         tokio::select! {
             biased; // the end first, then what was promised, then what is asked
             () = self.shared.tasks.token().cancelled() => Wake::Leave,
-            () = asked_to_leave(&self.seat) => Wake::Leave,
+            wake = called(&mut self.seat) => wake,
             () = ring(self.monitor.as_deref()) => Wake::Pushes,
             read = fill(&mut self.stream, &mut self.reader) => Wake::Read(read),
-            () = over(&mut self.idle) => Wake::Leave,
+            () = over(&mut self.idle) => over_is,
         }
     }
 
@@ -193,6 +212,7 @@ impl Guest {
             Request::Cram(_) | Request::Pkam(_) => self.on_proof(request).await,
             Request::Monitor(monitor) => self.on_monitor(monitor).await,
             Request::Noop(noop) => self.on_noop(*noop).await,
+            Request::Enroll(_) if self.connection.authority().is_none() => self.on_enroll(request).await,
             _ => self.perform(request).await,
         }
     }
@@ -213,6 +233,9 @@ impl Guest {
                 self.shared.store_failed(&error);
                 ProtocolError::new(ErrorCode::DataStore, store_text(&error))
             }
+            Refusal::WrongPasscode => {
+                ProtocolError::new(ErrorCode::InternalException, "invalid otp. Cannot process enroll request")
+            }
         };
         self.reply(&Reply::Error(error)).await
     }
@@ -229,13 +252,17 @@ impl Guest {
         }
     }
 
-    /// Only anonymous connections are closed for being idle; the kernel notices dead ones.
+    /// Only anonymous connections are closed for being idle; the kernel notices dead ones. Some enrolments end.
     fn restart_idle(&mut self) {
-        if self.connection.authority().is_some() {
-            self.idle = None;
-            return;
-        }
-        let limit = if self.talk == Talk::Directory { DIRECTORY_IDLE } else { self.shared.limits.anonymous_idle };
+        let limit = match self.connection.authority().map(Authority::expires_at) {
+            None if self.talk == Talk::Directory => DIRECTORY_IDLE,
+            None => self.shared.limits.anonymous_idle,
+            Some(Some(end)) => Duration::from_millis(end.saturating_sub(now_ms()).clamp(1, FARTHEST_MS).unsigned_abs()),
+            Some(None) => {
+                self.idle = None;
+                return;
+            }
+        };
         let end = Instant::now() + limit;
         match &mut self.idle {
             Some(idle) => idle.as_mut().reset(end),
@@ -291,6 +318,21 @@ impl Drop for Guest {
         if let Place::Settled { house, .. } = &self.seat {
             house.0.large_lines.fetch_sub(self.charged, Ordering::Relaxed);
         }
+    }
+}
+
+/// The seat is wanted, or what was proved on it may not count any more.
+async fn called(seat: &mut Place) -> Wake {
+    match seat {
+        Place::Anonymous(seat) => {
+            seat.asked_to_leave().await;
+            Wake::Leave
+        }
+        Place::Settled { rights, .. } => match rights.changed().await {
+            Ok(()) => Wake::Rights,
+            Err(_) => pending().await, // the household holds the other end, and we the household
+        },
+        Place::Standing => pending().await,
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use postern_proto::{AtSign, Millis, Notification, Operation, stats_line};
 use postern_store::{Batch, Committed, Op, Pending, Store, StoreError};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::limits::REPLAY_PAGE;
 
@@ -33,6 +33,8 @@ pub(crate) struct House {
     pub(crate) turn: Arc<Semaphore>,
     /// Bytes of long unfinished lines, all connections together.
     pub(crate) large_lines: AtomicUsize,
+    /// Told when connections may have lost their rights; each then looks at its own.
+    pub(crate) rights: watch::Sender<()>,
     connections: AtomicUsize,
 }
 
@@ -180,6 +182,7 @@ impl Default for House {
             inner: Mutex::default(),
             turn: Arc::new(Semaphore::new(1)),
             large_lines: AtomicUsize::new(0),
+            rights: watch::Sender::new(()),
             connections: AtomicUsize::new(0),
         }
     }

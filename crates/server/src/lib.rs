@@ -6,6 +6,7 @@
 mod accounts;
 mod cli;
 mod enrollments;
+mod guesses;
 mod guest;
 mod home;
 mod hub;

@@ -80,6 +80,37 @@ pub const NOTIFICATION_LIFE_MAX_MS: i64 = 30 * 24 * 3600 * 1000;
 /// Life of a one-time passcode. Source: the reference.
 pub const OTP_LIFE_MS: i64 = 5 * 60 * 1000;
 
+/// A request for an enrolment waits this long for a decision. Source: the reference.
+pub const PENDING_ENROLLMENT_MS: i64 = 48 * 3600 * 1000;
+
+/// Life of the message that tells of such a request. Source: the reference.
+pub const ENROLLMENT_NEWS_MS: i64 = 24 * 3600 * 1000;
+
+/// Requests of one household that wait at the same time. Whoever knows the lasting passcode could fill the store with
+/// them otherwise; a fleet is enrolled in batches.
+pub const PENDING_ENROLLMENTS: usize = 1_000;
+
+/// Longest name of an app, a device or a namespace, in characters: three of them make a key of at most 248.
+pub const ENROLLMENT_TEXT_CHARS: usize = 100;
+
+/// Namespaces of one enrolment. Real ones have two or three.
+pub const ENROLLMENT_NAMESPACES: usize = 64;
+
+/// Wrong passcodes that one address (IPv6: one /64) may try at once. A person reads six letters wrong twice.
+pub const GUESSES_BURST: u32 = 5;
+
+/// And then one each time this has passed. A passcode has 28 bits and lives five minutes: an address
+/// that tries all the time hits one in 18 million.
+pub const GUESS_EVERY: Duration = Duration::from_secs(30);
+
+/// Wrong passcodes of one household, all addresses together and forgotten at the same pace each, above which every
+/// address has only one. So a thousand addresses have a thousand guesses, and the owner's new device, which comes from
+/// an address of its own, is still let in.
+pub const HOUSEHOLD_GUESSES: u32 = 100;
+
+/// Addresses and households whose wrong passcodes are remembered, 1 MiB each.
+pub const GUESSERS: usize = 16_384;
+
 /// Statistics to monitors that want them. Source: the reference; some clients take silence for death after 30 s.
 pub const STATS_EVERY: Duration = Duration::from_secs(15);
 

@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts::Accounts;
+use crate::guesses::Guesses;
 use crate::guest;
 use crate::hub::Hub;
 use crate::limits::{ACCEPT_PAUSE, ACCOUNTS_EVERY, COMMITS_UNDER_WAY, DRAIN, LARGE_LINES_BYTES, Limits, SWEEP_EVERY};
@@ -54,6 +55,7 @@ pub(crate) struct Shared {
     pub(crate) tls: ServerTls,
     pub(crate) seats: Seats,
     pub(crate) misses: Misses,
+    pub(crate) guesses: Guesses,
     pub(crate) limits: Limits,
     pub(crate) tasks: Tasks,
     /// Bytes of long answers to strangers that may be on their way.
@@ -91,6 +93,7 @@ impl Server {
             tls: config.tls,
             seats: Seats::new(config.limits.seats),
             misses: Misses::default(),
+            guesses: Guesses::default(),
             limits: config.limits,
             tasks: Tasks::new(),
             long_answers: Semaphore::new(LARGE_LINES_BYTES),

@@ -221,10 +221,8 @@ fn small_verbs() {
     let otp = alice.reply("otp:get");
     assert_eq!(otp.len(), "data:ABCDE2\n@alice@".len(), "{otp}");
     alice.ask("otp:put:secret1", "data:ok\n@alice@");
-    alice.ask(
-        "enroll:approve:{\"enrollmentId\":\"x\"}",
-        "error:AT0011-Internal server exception : enroll:approve is not supported yet\n@alice@",
-    );
+    alice
+        .ask("enroll:approve:{\"enrollmentId\":\"x\"}", "error:AT0028:enrollment_id: x is expired or invalid\n@alice@");
     alice.ask("keys:get:self", "error:AT0011-Internal server exception : keys can be used on connections with an approved enrollment only\n@alice@");
     alice.send(b"@exit\n");
     alice.expect_end();

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use postern_proto::{AtKey, AtSign, ErrorCode, ProtocolError, Uuid, Visibility};
+use postern_proto::{AtKey, AtSign, ErrorCode, Millis, ProtocolError, Uuid, Visibility};
 
 use super::Rights;
 
 /// The namespace of the server's own records about enrolments.
 const MANAGE: &str = "__manage";
+
+/// Before the id in the name of the record that publishes an enrolment's signing key. Source: NoPorts 2026,
+/// `public:_apsk.⟨enrollmentId⟩.a.__e@x`.
+const SIGNING_RECORD: &str = "_apsk.";
 
 /// The right to everything but `__manage`.
 const EVERYTHING: &str = "*";
@@ -24,7 +28,7 @@ pub struct Authority {
 enum Proof {
     Cram,
     LegacyKey,
-    Enrollment { id: Uuid, rights: Rights },
+    Enrollment { id: Uuid, rights: Rights, expires_at: Option<Millis> },
 }
 
 /// What somebody wants with a key, or may do with it. Writing includes reading.
@@ -51,6 +55,8 @@ pub struct Enrollment {
     pub public_key: String,
     /// What it may touch.
     pub namespaces: Namespaces,
+    /// When it ends by itself, milliseconds since the epoch.
+    pub expires_at: Option<Millis>,
 }
 
 /// Where an enrolment stands.
@@ -88,13 +94,14 @@ impl Authority {
     }
 
     pub(super) fn renew(&mut self, current: Option<Enrollment>) -> Result<(), ProtocolError> {
-        let Proof::Enrollment { id, rights } = &mut self.proof else { return Ok(()) };
+        let Proof::Enrollment { id, rights, expires_at } = &mut self.proof else { return Ok(()) };
         let gone = || {
             let text = format!("The enrollment id: {id} is expired. Closing the connection");
             ProtocolError::enrollment(ErrorCode::EnrollmentExpired, text)
         };
         let current = current.filter(|e| e.id == *id && e.state != EnrollmentState::Expired).ok_or_else(gone)?;
         current.check_state()?;
+        *expires_at = current.expires_at;
         if **rights != current.namespaces {
             *rights = current.namespaces.into();
         }
@@ -119,6 +126,14 @@ impl Authority {
         }
     }
 
+    /// When the enrolment ends by itself, milliseconds since the epoch; `None`: never.
+    pub fn expires_at(&self) -> Option<Millis> {
+        match &self.proof {
+            Proof::Enrollment { expires_at, .. } => *expires_at,
+            Proof::Cram | Proof::LegacyKey => None,
+        }
+    }
+
     /// The limits of an enrolment; `None`: no limits.
     pub fn limits(&self) -> Option<&Rights> {
         match &self.proof {
@@ -130,6 +145,23 @@ impl Authority {
     /// May decide on enrolments and set passcodes.
     pub fn manages(&self) -> bool {
         self.limits().is_none_or(|rights| rights.exact(MANAGE) == Some(Access::Write))
+    }
+
+    /// Proved by the key of the legacy form, which belongs to no enrolment.
+    pub fn is_legacy(&self) -> bool {
+        matches!(self.proof, Proof::LegacyKey)
+    }
+
+    /// May grant `namespaces` to others, or take them back from an enrolment that has them: nobody gives what
+    /// is not theirs, nor locks out somebody mightier.
+    ///
+    /// # Errors
+    /// The first namespace that is out of reach.
+    pub fn covers<'n>(&self, namespaces: &'n BTreeMap<String, String>) -> Result<(), &'n str> {
+        let Some(mine) = self.limits() else { return Ok(()) };
+        let wanted = |text: &str| if text == "rw" { Access::Write } else { Access::Read };
+        let beyond = namespaces.iter().find(|(name, access)| !mine.cover(&name.to_lowercase(), wanted(access)));
+        beyond.map_or(Ok(()), |(name, _)| Err(name.as_str()))
     }
 
     /// May change the keys that the identity itself rests on.
@@ -150,6 +182,8 @@ impl Authority {
             _ if is_managed(key.name()) => false,
             Visibility::Public if wanted == Access::Read => true,
             _ if is_root_of_trust(key) => self.is_full(),
+            // With it relays and devices check who speaks; it is written by the enrolment that it speaks for.
+            _ if is_signing_record(key) => self.owns_signing_record(key),
             _ if is_shared_key(key) => wanted == Access::Read || rights.can_write_anything(),
             _ => rights.reach(key.name(), wanted),
         };
@@ -165,6 +199,11 @@ impl Authority {
         if reached { Ok(()) } else { Err(self.refusal(verb, shown)) }
     }
 
+    fn owns_signing_record(&self, key: &AtKey) -> bool {
+        *key.visibility() == Visibility::Public
+            && self.enrollment_id().is_some_and(|id| key.name() == format!("{SIGNING_RECORD}{id}.a.__e"))
+    }
+
     fn refusal(&self, verb: &str, key: impl std::fmt::Display) -> ProtocolError {
         let id = self.enrollment_id().map(Uuid::as_str).unwrap_or_default();
         let text = format!("Connection with enrollment ID {id} is not authorized to {verb} key: {key}");
@@ -174,7 +213,8 @@ impl Authority {
 
 impl Proof {
     fn of(enrollment: Enrollment) -> Self {
-        Self::Enrollment { id: enrollment.id, rights: enrollment.namespaces.into() }
+        let Enrollment { id, namespaces, expires_at, .. } = enrollment;
+        Self::Enrollment { id, rights: namespaces.into(), expires_at }
     }
 }
 
@@ -228,6 +268,24 @@ impl Namespaces {
         granted.is_some_and(|access| access >= wanted)
     }
 
+    /// Whether all that `name` reaches with `wanted` is within reach too. `*` covers all but `__manage`, unless a
+    /// namespace of its own within `name` grants less.
+    fn cover(&self, name: &str, wanted: Access) -> bool {
+        if name == MANAGE {
+            return self.exact(MANAGE) >= Some(wanted);
+        }
+        let is_within = |inner: &str, outer: &str| {
+            inner == outer || outer == EVERYTHING || inner.strip_suffix(outer).is_some_and(|head| head.ends_with('.'))
+        };
+        let all = || self.0.iter().filter(|(ns, _)| *ns != MANAGE);
+        let around = all().filter(|(ns, _)| is_within(name, ns)).max_by_key(|(ns, _)| {
+            // `*` is the widest, though not the shortest.
+            if *ns == EVERYTHING { 0 } else { ns.len() }
+        });
+        around.is_some_and(|(_, access)| *access >= wanted)
+            && all().filter(|(ns, _)| is_within(ns, name)).all(|(_, access)| *access >= wanted)
+    }
+
     /// Every key, `__manage` excepted.
     pub fn reach_everything(&self) -> bool {
         self.exact(EVERYTHING).is_some()
@@ -247,6 +305,10 @@ fn is_managed(name: &str) -> bool {
 fn is_root_of_trust(key: &AtKey) -> bool {
     *key.visibility() == Visibility::PrivateKey
         || matches!(key.name(), "publickey" | "signing_publickey" | "signing_privatekey")
+}
+
+fn is_signing_record(key: &AtKey) -> bool {
+    key.name().starts_with(SIGNING_RECORD) && key.is_in_namespace("__e")
 }
 
 /// `shared_key.bob@alice` and `@bob:shared_key@alice`: every app needs them to talk to Bob.

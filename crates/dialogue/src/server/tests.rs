@@ -90,7 +90,8 @@ const ID: &str = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff";
 
 fn enrollment(state: EnrollmentState, namespaces: &[(&str, &str)]) -> Enrollment {
     let map: BTreeMap<String, String> = namespaces.iter().map(|(n, a)| ((*n).into(), (*a).into())).collect();
-    Enrollment { id: Uuid::parse(ID).unwrap(), state, public_key: public(), namespaces: Namespaces::from_map(&map) }
+    let namespaces = Namespaces::from_map(&map);
+    Enrollment { id: Uuid::parse(ID).unwrap(), state, public_key: public(), namespaces, expires_at: None }
 }
 
 #[test]
@@ -151,4 +152,54 @@ fn a_revoked_enrolment_loses_its_connection() {
     assert!(connection.authority().unwrap().limits().unwrap().reach("x.b", Access::Read));
     assert_eq!(code(connection.renew(Some(enrollment(EnrollmentState::Revoked, &[])))), "AT0027");
     assert_eq!(connection.prompt(), Prompt::Anonymous);
+}
+
+#[test]
+fn nobody_grants_what_is_not_theirs() {
+    let mine = |namespaces: &[(&str, &str)]| {
+        Authority::by_enrollment(alice(), enrollment(EnrollmentState::Approved, namespaces))
+    };
+    let full = mine(&[("*", "rw"), ("__manage", "rw")]);
+    let some = mine(&[("photos", "rw"), ("logs", "r"), ("__manage", "rw")]);
+    let gap = mine(&[("*", "rw"), ("secret.photos", "r"), ("__manage", "rw")]);
+    for (wanted, by_full, by_some, by_gap) in [
+        (("photos", "rw"), true, true, false),
+        (("photos", "r"), true, true, true),
+        (("Photos", "rw"), true, true, false),
+        (("summer.photos", "rw"), true, true, true),
+        (("logs", "r"), true, true, true),
+        (("logs", "rw"), true, false, true),
+        (("other", "r"), true, false, true),
+        (("morephotos", "r"), true, false, true),
+        (("*", "r"), true, false, true),
+        (("*", "rw"), true, false, false),
+        (("secret.photos", "rw"), true, true, false),
+        (("__manage", "rw"), true, true, true),
+    ] {
+        let map = BTreeMap::from([(wanted.0.to_owned(), wanted.1.to_owned())]);
+        for (who, want) in [(&full, by_full), (&some, by_some), (&gap, by_gap)] {
+            assert_eq!(who.covers(&map).is_ok(), want, "{wanted:?}");
+        }
+    }
+    let unmanaged = mine(&[("*", "rw")]);
+    assert_eq!(unmanaged.covers(&BTreeMap::from([("__manage".into(), "r".into())])), Err("__manage"));
+}
+
+#[test]
+fn the_signing_record_is_written_by_its_own_enrolment() {
+    let limited = Authority::by_enrollment(alice(), enrollment(EnrollmentState::Approved, &[("sshnp", "rw")]));
+    let all = Authority::by_enrollment(alice(), enrollment(EnrollmentState::Approved, &[("*", "rw")]));
+    let own = AtKey::parse(&format!("public:_apsk.{ID}.a.__e@alice")).unwrap();
+    assert!(limited.check("update", &own, Access::Write).is_ok());
+    for name in [
+        "public:_apsk.7f9619ff-8b86-4d01-b42d-00cf4fc964ff.a.__e@alice",
+        "public:_apsk.primary.a.__e@alice",
+        &format!("public:_apsk.{ID}.r.__e@alice"),
+    ] {
+        let key = AtKey::parse(name).unwrap();
+        for who in [&limited, &all] {
+            assert!(who.check("update", &key, Access::Write).is_err(), "{name}");
+            assert!(who.check("llookup", &key, Access::Read).is_ok(), "{name}");
+        }
+    }
 }

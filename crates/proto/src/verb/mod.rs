@@ -21,7 +21,7 @@ pub use delete::Delete;
 pub use delivery::Delivery;
 pub use enroll::{Enroll, EnrollOperation, EnrollParams};
 pub use from::{ClientConfig, From};
-pub use keys::{KeyGroup, Keys};
+pub use keys::{KeyGroup, KeyPut, Keys};
 pub use lookup::{Llookup, Lookup};
 pub use monitor::Monitor;
 pub use notify::{Notify, NotifyRemove, Target};

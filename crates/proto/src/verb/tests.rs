@@ -24,7 +24,7 @@ fn notify(line: &str) -> Notify {
 }
 
 /// Forms of the table "which verb forms each real client sends".
-const REAL_LINES: [&str; 34] = [
+const REAL_LINES: [&str; 38] = [
     "from:@alice",
     "from:@alice:clientConfig:{\"version\":\"3.0.49\"}",
     "pkam:kJ8==",
@@ -58,6 +58,10 @@ const REAL_LINES: [&str; 34] = [
     "enroll:list:{\"enrollmentStatusFilter\":[\"pending\"]}",
     "otp:get:ttl:300000",
     "keys:get:keyName:6f96.default_enc_private_key.__manage@alice",
+    "keys:get:self",
+    "keys:delete:keyName:public:k.__public_keys.ns@alice",
+    "keys:put:self:namespace:ns:appName:a:deviceName:d:keyType:aes256:encryptionKeyName:e:keyName:k b64==",
+    "keys:put:public:namespace:ns:keyName:k b64==",
     "@exit",
 ];
 

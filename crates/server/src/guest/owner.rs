@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postern_proto::verb::{Monitor, Noop};
-use postern_proto::{AtSign, ErrorCode, Millis, NotificationId, ProtocolError, Reply, Request};
+use postern_proto::{AtKey, AtSign, ErrorCode, Millis, NotificationId, ProtocolError, Reply, Request};
 use postern_store::{Batch, Committed, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -38,6 +38,11 @@ impl Guest {
                 Ok(plan) => plan,
                 Err(refusal) => return self.refuse(refusal).await,
             };
+            if let (None, Request::Lookup(lookup)) = (self.connection.authority(), request) {
+                // A device that wants to be enrolled reads the public key first, and then does not say whose server
+                // it means.
+                self.asked_about = Some(lookup.owner.clone());
+            }
             let Some(batch) = plan.take_batch() else {
                 let reply = plan.answer(&Committed::default());
                 return self.answer(reply).await;
@@ -47,7 +52,7 @@ impl Guest {
                 turn = self.wait_for_turn().await?;
                 continue;
             }
-            match self.commit(batch).await? {
+            match self.commit(batch, plan.ends_rights.take()).await? {
                 Ok(committed) => return self.done(plan, &committed).await,
                 // Somebody wrote the same record meanwhile: look again.
                 Err(StoreError::Conflict) => {}
@@ -70,9 +75,9 @@ impl Guest {
         Ok(self.while_pushing(turn).await?.ok())
     }
 
-    fn plan(&self, request: &Request) -> Planned {
+    pub(super) fn plan(&self, request: &Request) -> Planned {
         let only = self.shared.accounts.only();
-        let household = self.connection.claimed().or(self.port_of.as_ref()).or(only.as_ref());
+        let household = self.household().or(only.as_ref());
         let call = Call {
             store: self.shared.store.as_ref(),
             accounts: &self.shared.accounts,
@@ -85,15 +90,24 @@ impl Guest {
         verbs::plan(&call, request)
     }
 
+    /// Whose server a stranger means: the atSign it claimed to be, the one whose port this is, or the one it asked
+    /// about before.
+    pub(super) fn household(&self) -> Option<&AtSign> {
+        self.connection.claimed().or(self.port_of.as_ref()).or(self.asked_about.as_ref())
+    }
+
     /// Commits, and delivers what was committed even when this connection ends meanwhile.
     /// Pushes go out while the disk is busy.
-    async fn commit(&mut self, batch: Batch) -> io::Result<Result<Committed, StoreError>> {
+    async fn commit(&mut self, batch: Batch, ends_rights: Option<AtSign>) -> io::Result<Result<Committed, StoreError>> {
         let shared = Arc::clone(&self.shared);
         let work = self.shared.tasks.spawn(async move {
             let _place = shared.commits.acquire().await; // never closed
             let Submitted { pending, tickets } = shared.hub.submit(shared.store.as_ref(), batch);
             let outcome = pending.await;
             tickets.settle(outcome.as_ref().ok());
+            if let Some(household) = ends_rights.filter(|_| outcome.is_ok()) {
+                shared.hub.house(&household).rights.send_replace(());
+            }
             outcome
         });
         let outcome = self.while_pushing(work).await?;
@@ -109,7 +123,9 @@ impl Guest {
         {
             self.shared.hub.house(who.owner()).push_stats(who.owner(), *commit, operation, now_ms());
         }
-        self.reply(&plan.answer(committed)).await
+        let close = plan.close;
+        let flow = self.reply(&plan.answer(committed)).await?;
+        Ok(if close { Flow::Close } else { flow })
     }
 
     /// Long answers to strangers have an account: they are read from memory that somebody else pays for.
@@ -188,6 +204,11 @@ impl Guest {
 
     /// Sends what waits, one record for each line. An error when the reader was too slow.
     pub(super) async fn push_waiting(&mut self) -> io::Result<()> {
+        if matches!(&self.seat, Place::Settled { rights, .. } if rights.has_changed().unwrap_or(true))
+            && self.renew().is_err()
+        {
+            return Err(io::Error::other("the monitor has lost its rights"));
+        }
         let Some(monitor) = &mut self.monitor else { return Ok(()) };
         let Some(items) = monitor.subscribed.subscription.take() else {
             return Err(io::Error::other("the monitor was closed: it reads too slowly, or its household is gone"));
@@ -230,6 +251,23 @@ impl Guest {
             Err(error) => {
                 self.shared.store_failed(&error);
                 Err(ProtocolError::new(ErrorCode::DataStore, super::store_text(&error)))
+            }
+        }
+    }
+
+    /// Looks again at what this connection proved: an enrolment, or the key of the legacy form.
+    pub(super) async fn recheck(&mut self) -> io::Result<Flow> {
+        if let Err(error) = self.renew() {
+            return self.dismiss(error).await;
+        }
+        let Some(who) = self.connection.authority().filter(|who| who.is_legacy()) else { return Ok(Flow::GoOn) };
+        let key = AtKey::private_key("at_pkam_publickey");
+        match self.shared.store.get(who.owner(), &key) {
+            Ok(Some(_)) => Ok(Flow::GoOn),
+            Ok(None) => self.dismiss(ProtocolError::no_such_key(key)).await,
+            Err(error) => {
+                self.shared.store_failed(&error);
+                self.dismiss(ProtocolError::new(ErrorCode::DataStore, super::store_text(&error))).await
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Instant;
 
-use postern_proto::verb::From;
+use postern_proto::verb::{EnrollOperation, From};
 use postern_proto::{AtKey, AtSign, DirectoryAnswer, DirectoryQuery, ErrorCode, ProtocolError, Reply, Request};
 use postern_store::StoreError;
 use zeroize::Zeroizing;
@@ -85,6 +85,26 @@ impl Guest {
         self.reply(&Reply::success()).await
     }
 
+    /// A request for an enrolment: its passcode may be guessed, so it counts as a guess until it is right.
+    pub(super) async fn on_enroll(&mut self, request: &Request) -> io::Result<Flow> {
+        let only = self.shared.accounts.only();
+        let guess = match (request, self.household().or(only.as_ref())) {
+            (Request::Enroll(enroll), Some(household)) if enroll.operation == EnrollOperation::Request => {
+                Some(household.clone())
+            }
+            _ => None,
+        };
+        let Some(household) = guess else { return self.perform(request).await };
+        if let Err(wait) = self.shared.guesses.count(self.address, &household, Instant::now()) {
+            let text = format!("too many wrong passcodes : try again in {} seconds", wait.as_secs() + 1);
+            return self.refuse(ProtocolError::new(ErrorCode::InternalException, text).into()).await;
+        }
+        if !matches!(self.plan(request), Err(Refusal::WrongPasscode)) {
+            self.shared.guesses.was_right(self.address, &household);
+        }
+        self.perform(request).await
+    }
+
     fn prove(&mut self, proof: &Request) -> Result<(), Refusal> {
         if self.connection.is_monitoring() {
             return Err(on_monitor().into());
@@ -123,14 +143,15 @@ impl Guest {
         let Some(house) = self.shared.hub.sit(owner, limit) else { return false };
         let seat = match std::mem::replace(&mut self.seat, Place::Standing) {
             Place::Anonymous(seat) => seat.settle(),
-            Place::Settled { _seat, house } => {
+            Place::Settled { _seat, house, .. } => {
                 house.0.large_lines.fetch_sub(std::mem::take(&mut self.charged), std::sync::atomic::Ordering::Relaxed);
                 Some(_seat)
             }
             Place::Standing => None,
         };
         let Some(_seat) = seat else { return false };
-        self.seat = Place::Settled { house, _seat };
+        let rights = house.0.rights.subscribe();
+        self.seat = Place::Settled { house, rights, _seat };
         true
     }
 }

@@ -49,6 +49,10 @@ pub(crate) struct Plan {
     pub(crate) logged: Option<Operation>,
     /// The connection goes on as this enrolment.
     pub(crate) adopt: Option<Enrollment>,
+    /// Connections of this household may have lost their rights.
+    pub(crate) ends_rights: Option<AtSign>,
+    /// The answer is the last word on this connection.
+    pub(crate) close: bool,
 }
 
 enum Answer {
@@ -63,6 +67,8 @@ pub(crate) enum Refusal {
     Protocol(ProtocolError),
     /// The store's.
     Store(StoreError),
+    /// A stranger's passcode for an enrolment: such guesses are counted.
+    WrongPasscode,
 }
 
 impl From<ProtocolError> for Refusal {
@@ -152,17 +158,21 @@ pub(crate) fn not_hosted(at_sign: &AtSign) -> ProtocolError {
 impl Plan {
     /// An answer that changes nothing.
     fn reply(reply: Reply) -> Planned {
-        Ok(Self { batch: None, answer: Answer::Reply(reply), logged: None, adopt: None })
+        Ok(Self::made(None, Answer::Reply(reply), None))
     }
 
     /// A change with a fixed answer.
     fn change(batch: Batch, reply: Reply) -> Planned {
-        Ok(Self { batch: Some(batch), answer: Answer::Reply(reply), logged: None, adopt: None })
+        Ok(Self::made(Some(batch), Answer::Reply(reply), None))
     }
 
     /// A change answered with the commit id of one of its steps.
     fn logged(batch: Batch, step: usize, operation: Operation) -> Planned {
-        Ok(Self { batch: Some(batch), answer: Answer::CommitOf(step), logged: Some(operation), adopt: None })
+        Ok(Self::made(Some(batch), Answer::CommitOf(step), Some(operation)))
+    }
+
+    fn made(batch: Option<Batch>, answer: Answer, logged: Option<Operation>) -> Self {
+        Self { batch, answer, logged, adopt: None, ends_rights: None, close: false }
     }
 
     /// What to say now that it is done.

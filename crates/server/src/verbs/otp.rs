@@ -11,7 +11,7 @@ use crate::limits::OTP_LIFE_MS;
 const LETTERS: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
 const DIGITS: &[u8; 8] = b"23456789";
 
-/// Six letters are 30 bits; a code lives five minutes and asks for an approval only.
+/// Five letters and a digit are 28 bits; a code lives five minutes, counts once, and asks for an approval only.
 const CODE_CHARS: usize = 6;
 
 pub(super) fn plan(call: &Call<'_>, otp: &Otp) -> Planned {
