@@ -27,7 +27,7 @@ struct Flags {
     /// atSigns that may come in, separated by commas.
     #[arg(short = 'm', long, alias = "manager", value_delimiter = ',', value_name = "@CLIENT")]
     managers: Vec<String>,
-    /// atSign of the policy service.
+    /// atSign of the policy service: it is asked about everybody who is no manager.
     #[arg(short = 'p', long, value_name = "@POLICY")]
     policy_manager: Option<String>,
     /// Name of this device.
@@ -64,9 +64,10 @@ struct Flags {
     /// Options in front of keys that are added to authorized_keys.
     #[arg(short = 'S', long, default_value = "")]
     sshpublickey_permissions: String,
-    /// What may be reached: host:port, *:port, host:* or *:*, separated by commas.
-    #[arg(long, alias = "po", default_value = "localhost:22,localhost:3389")]
-    permit_open: String,
+    /// What may be reached: host:port, *:port, host:* or *:*, separated by commas [default:
+    /// localhost:22,localhost:3389; with --policy-manager *:*, for policy names what may be reached].
+    #[arg(long, alias = "po")]
+    permit_open: Option<String>,
     /// Silence after which the link to the atServer is tested.
     #[arg(long, default_value = "60s", value_name = "SPAN")]
     keep_alive: String,
@@ -92,6 +93,8 @@ struct Flags {
 pub(crate) struct Config {
     pub(crate) at_sign: AtSign,
     pub(crate) managers: Vec<AtSign>,
+    /// Asked about everybody who is no manager.
+    pub(crate) policy: Option<AtSign>,
     pub(crate) device: DeviceName,
     pub(crate) device_group: String,
     pub(crate) key_file: Option<PathBuf>,
@@ -147,20 +150,16 @@ fn tidy(args: Vec<OsString>) -> Vec<OsString> {
 
 fn check(flags: Flags) -> Result<Config, String> {
     let at_sign = |text: &str| AtSign::parse(text).map_err(|error| format!("{text:?}: {error}"));
-    if flags.policy_manager.is_some() {
-        return Err(
-            "--policy-manager: a policy service is not supported by this version; list the clients with --managers"
-                .into(),
-        );
-    }
+    let policy = flags.policy_manager.as_deref().map(str::trim).filter(|name| !name.is_empty());
+    let policy = policy.map(at_sign).transpose()?;
     let managers: Vec<AtSign> = flags
         .managers
         .iter()
         .filter(|name| !name.trim().is_empty())
         .map(|name| at_sign(name))
         .collect::<Result<_, _>>()?;
-    if managers.is_empty() {
-        return Err("name at least one atSign that may come in, with --managers".into());
+    if managers.is_empty() && policy.is_none() {
+        return Err("say who may come in: atSigns with --managers, or a policy service with --policy-manager".into());
     }
     for (name, value) in [
         ("--sshpublickey-permissions", &flags.sshpublickey_permissions),
@@ -185,7 +184,12 @@ fn check(flags: Flags) -> Result<Config, String> {
         hide: flags.hide,
         root: parse_root(&flags.root_domain).map_err(|e| text(&e))?,
         sshd_port: flags.local_sshd_port,
-        permit_open: PermitOpen::parse(&flags.permit_open).map_err(|e| format!("--permit-open: {e}"))?,
+        permit_open: match (&flags.permit_open, &policy) {
+            (Some(list), _) => PermitOpen::parse(list).map_err(|e| format!("--permit-open: {e}"))?,
+            (None, Some(_)) => PermitOpen::anything(),
+            (None, None) => PermitOpen::default(),
+        },
+        policy,
         keep_alive: parse_span(&flags.keep_alive).map_err(|e| text(&e))?.max(Duration::from_secs(1)),
         verbosity: if flags.debug {
             Verbosity::Debug
@@ -223,6 +227,15 @@ mod tests {
     }
 
     #[test]
+    fn under_policy_the_list_is_open_unless_it_is_given() {
+        let permits = |words: &[&str]| parse(words).unwrap().permit_open.to_string();
+        assert_eq!(permits(&["-a", "@d", "-m", "@a"]), "localhost:22,localhost:3389");
+        assert_eq!(permits(&["-a", "@d", "-p", "@Policy"]), "*:*");
+        assert_eq!(permits(&["-a", "@d", "-p @policy", "--po", "localhost:22"]), "localhost:22");
+        assert_eq!(parse(&["-a", "@d", "-m", "@a", "-p", "@Policy"]).unwrap().policy.unwrap().as_str(), "@policy");
+    }
+
+    #[test]
     fn what_cannot_be_is_refused() {
         for words in [
             &["-a", "@d"][..],
@@ -231,7 +244,8 @@ mod tests {
             &["-a", "@d", "-m", "a b"],
             &["-a", "@d", "-m", "@a", "--permit-open", "localhost"],
             &["-a", "@d", "-m", "@a", "-S", "a\nb"],
-            &["-a", "@d", "-p", "@policy"],
+            &["-a", "@d", "-p", "@pol icy"],
+            &["-a", "@d", "-p", ""],
         ] {
             assert!(parse(words).is_err(), "{words:?}");
         }

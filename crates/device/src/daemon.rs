@@ -11,13 +11,14 @@ use postern_net::{ready, signals};
 use postern_observe::say;
 use postern_proto::verb::Noop;
 use postern_proto::{Notification, Request};
-use postern_session::{Dialect, Door, NAMESPACE, SshPublicKey};
+use postern_session::{Dialect, Door, Guest, NAMESPACE, SshPublicKey};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::authorized_keys::{self, Added};
 use crate::cli::Config;
-use crate::limits::{DRAIN, FIRST_RECORDS, REPLY_LIFE, REPUBLISH, REQUESTS, SESSIONS};
+use crate::limits::{DRAIN, FIRST_RECORDS, POLICY_HEARTBEAT, REPLY_LIFE, REPUBLISH, REQUESTS, SESSIONS};
+use crate::policy::Policy;
 
 /// Everything the handlers share.
 pub(crate) struct Daemon {
@@ -26,6 +27,7 @@ pub(crate) struct Daemon {
     pub(crate) door: Mutex<Door>,
     pub(crate) tasks: Tasks,
     pub(crate) sessions: Arc<Semaphore>,
+    policy: Option<Arc<Policy>>,
     requests: Arc<Semaphore>,
     pub(crate) keys_file: tokio::sync::Mutex<()>,
 }
@@ -70,7 +72,10 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         root: config.root.clone(),
         trust: Trust::load().map_err(DaemonError::Trust)?,
         heartbeat: config.keep_alive,
-        monitor: Some(format!(r"\.{}\.{NAMESPACE}@", config.device)),
+        monitor: Some(match &config.policy {
+            None => format!(r"\.{}\.{NAMESPACE}@", config.device),
+            Some(_) => format!(r"(\.{}\.{NAMESPACE}|{})@", config.device, Policy::replies_regex()),
+        }),
     };
     let (client, mut inbox) = match connect_patiently(identity, settings, &tasks).await {
         Ok(connected) => connected,
@@ -79,6 +84,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
     };
     let daemon = Arc::new(Daemon {
         door: Mutex::new(Door::new(config.permit_open.clone())),
+        policy: config.policy.as_ref().map(|at_sign| Policy::new(at_sign.clone(), &config, client.clone(), &tasks)),
         client,
         tasks: tasks.clone(),
         sessions: Arc::new(Semaphore::new(SESSIONS)),
@@ -104,6 +110,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         env!("CARGO_PKG_VERSION")
     ));
     ready::notify_ready();
+    let mut beat = tokio::time::interval(POLICY_HEARTBEAT);
     loop {
         tokio::select! {
             biased;
@@ -115,6 +122,10 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
             _ = republish.tick() => {
                 tasks.spawn(Arc::clone(&daemon).publish());
             }
+            _ = beat.tick(), if daemon.policy.is_some() => {
+                let daemon = Arc::clone(&daemon);
+                tasks.spawn(async move { daemon.tell_policy().await });
+            }
         }
     }
     ready::notify_stopping();
@@ -125,22 +136,49 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
 impl Daemon {
     /// Checks who it is before anything is decrypted; a stranger costs a comparison.
     async fn hear(self: &Arc<Self>, push: Notification) {
-        let Some(verb) = Verb::of(&push, self.config.device.as_str(), self.config.dialect) else { return };
-        if !self.config.managers.contains(&push.from) {
-            tracing::debug!(from = %push.from, "not in --managers list");
+        if self.policy.as_ref().is_some_and(|policy| policy.hear(&push)) {
             return;
         }
-        let Ok(permit) = Arc::clone(&self.requests).acquire_owned().await else { return };
-        let daemon = Arc::clone(self);
+        let Some(verb) = Verb::of(&push, self.config.device.as_str(), self.config.dialect) else { return };
+        if let Some(guest) = Guest::manager(&self.config.managers, &push.from) {
+            let Ok(permit) = Arc::clone(&self.requests).acquire_owned().await else { return };
+            let daemon = Arc::clone(self);
+            self.tasks.spawn(async move {
+                daemon.serve(verb, &push, &guest).await;
+                drop(permit);
+            });
+            return;
+        }
+        let Some(policy) = &self.policy else {
+            return tracing::debug!(from = %push.from, "not in --managers list");
+        };
+        // Strangers have seats of their own: while an answer is awaited, managers do not wait behind them.
+        let Some(seat) = policy.seat() else {
+            return tracing::debug!(from = %push.from, "too many questions to the policy service at once");
+        };
+        let (daemon, policy) = (Arc::clone(self), Arc::clone(policy));
         self.tasks.spawn(async move {
-            match verb {
-                Verb::Ping => daemon.answer_ping(&push).await,
-                Verb::PushKey => daemon.take_key(&push).await,
-                Verb::Ssh => daemon.ssh_request(&push).await,
-                Verb::Npt => daemon.npt_request(&push).await,
+            if let Some(guest) = policy.admit(&push.from).await {
+                daemon.serve(verb, &push, &guest).await;
             }
-            drop(permit);
+            drop(seat);
         });
+    }
+
+    async fn serve(self: &Arc<Self>, verb: Verb, push: &Notification, guest: &Guest) {
+        match verb {
+            Verb::Ping => self.answer_ping(push).await,
+            Verb::PushKey => self.take_key(push).await,
+            Verb::Ssh => self.ssh_request(push, guest).await,
+            Verb::Npt => self.npt_request(push, guest).await,
+        }
+    }
+
+    /// "I am here, and this is what I offer", for whoever looks at the policy service.
+    async fn tell_policy(&self) {
+        if let Some(policy) = &self.policy {
+            policy.heartbeat(&self.ping_response().print()).await;
+        }
     }
 
     async fn answer_ping(&self, push: &Notification) {

@@ -7,6 +7,7 @@ mod cli;
 mod daemon;
 mod ephemeral;
 mod limits;
+mod policy;
 mod records;
 mod sessions;
 

@@ -20,3 +20,13 @@ pub(crate) const EPHEMERAL_KEY: Duration = Duration::from_secs(15);
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);
 /// Longest line or file of `authorized_keys` that is read: 1 MiB is thousands of keys.
 pub(crate) const AUTHORIZED_KEYS_BYTES: u64 = 1024 * 1024;
+/// How often the policy service is told that the device is there. Source: NoPorts policy heartbeat, 5 min.
+pub(crate) const POLICY_HEARTBEAT: Duration = Duration::from_secs(300);
+/// Clients that policy is asked about, or that are served on its word, at the same time. More are not heard: whoever may
+/// come in asks again, and strangers must not fill the memory.
+pub(crate) const POLICY_SEATS: usize = 64;
+/// Notifications of one client that wait for the same answer: a ping, a key and a request are three.
+pub(crate) const WAITING_PER_CLIENT: usize = 8;
+/// Pauses between tries to send a question. Source: NoPorts policy, the RPC transport.
+pub(crate) const ASK_PAUSES: [Duration; 3] =
+    [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5)];

@@ -8,8 +8,8 @@ use postern_link::{DeviceSession, RelayPort};
 use postern_proto::{AtSign, Notification, Uuid};
 use postern_rendezvous::{AuthLine, SignedLine};
 use postern_session::{
-    Denied, Dialect, Envelope, EnvelopeError, EphemeralSshKey, Knocked, NAMESPACE, NptRequest, Reply, SessionRequest,
-    SshRequest, StreamKeys,
+    Denied, Dialect, Envelope, EnvelopeError, EphemeralSshKey, Guest, Knocked, NAMESPACE, NptRequest, Reply,
+    SessionRequest, SshRequest, StreamKeys,
 };
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -19,20 +19,20 @@ use crate::daemon::{Daemon, TELL};
 use crate::limits::REPLY_LIFE;
 
 impl Daemon {
-    pub(crate) async fn ssh_request(self: &Arc<Self>, push: &Notification) {
+    pub(crate) async fn ssh_request(self: &Arc<Self>, push: &Notification, guest: &Guest) {
         if let Some((request, id)) = self.verified::<SshRequest>(push, |r| r.session_id.as_str()).await {
             let request = if self.config.dialect.is_v5() { request } else { request.as_version_4() };
             match request.check(self.config.sshd_port) {
-                Some(request) if self.is_served(&request) => self.knock(&push.from, request).await,
+                Some(request) if self.is_served(&request) => self.knock(guest, request).await,
                 _ => self.cannot_serve(push, id),
             }
         }
     }
 
-    pub(crate) async fn npt_request(self: &Arc<Self>, push: &Notification) {
+    pub(crate) async fn npt_request(self: &Arc<Self>, push: &Notification, guest: &Guest) {
         if let Some((request, id)) = self.verified::<NptRequest>(push, |r| r.session_id.as_str()).await {
             match request.check() {
-                Some(request) if self.is_served(&request) => self.knock(&push.from, request).await,
+                Some(request) if self.is_served(&request) => self.knock(guest, request).await,
                 _ => self.cannot_serve(push, id),
             }
         }
@@ -89,9 +89,9 @@ impl Daemon {
         }
     }
 
-    async fn knock(self: &Arc<Self>, client: &AtSign, request: SessionRequest) {
-        let id = request.session_id.clone();
-        let decision = self.door.lock().unwrap_or_else(PoisonError::into_inner).knock(client, request);
+    async fn knock(self: &Arc<Self>, guest: &Guest, request: SessionRequest) {
+        let (client, id) = (guest.at_sign(), request.session_id.clone());
+        let decision = self.door.lock().unwrap_or_else(PoisonError::into_inner).knock(guest, request);
         let knocked = match decision {
             Ok(knocked) => knocked,
             Err(denied) => {

@@ -1,7 +1,7 @@
 //! What a device asks, and what it is told.
 
 use postern_proto::AtSign;
-use postern_session::PermitOpen;
+use postern_session::{Guest, PermitOpen};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{GROUP_NAME_CHARS, TEXT_CHARS};
@@ -117,6 +117,11 @@ impl Answer {
             *message = message.chars().filter(|c| !c.is_control()).take(TEXT_CHARS).collect();
         }
         Some(answer)
+    }
+
+    /// Whom this answer, which was given about `client`, lets in.
+    pub fn guest(&self, client: &AtSign) -> Option<Guest> {
+        self.authorized.then(|| Guest::by_policy(client, self.permits()))
     }
 
     /// What the client may reach: nothing unless it is authorized. An entry that cannot be read

@@ -16,6 +16,14 @@ pub struct Door {
     order: VecDeque<(AtSign, Uuid)>,
 }
 
+/// Somebody who may knock: a manager, or a client that the policy service vouches for.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    at_sign: AtSign,
+    /// What policy lets this guest reach; `None`: managers are not narrowed.
+    permits: Option<PermitOpen>,
+}
+
 /// A request that may go on: only [`Door::knock`] makes one.
 #[derive(Debug)]
 pub struct Knocked {
@@ -29,6 +37,13 @@ pub struct Knocked {
 pub enum Denied {
     /// Not on the permit-open list; the client is told.
     Target {
+        /// What was asked for.
+        target: HostPort,
+        /// The list.
+        permitted: String,
+    },
+    /// Not on the list that the policy service gave for this client; the client is told.
+    Policy {
         /// What was asked for.
         target: HostPort,
         /// The list.
@@ -49,10 +64,10 @@ impl Door {
         &self.permit_open
     }
 
-    /// Decides. The caller has checked that `client` is a manager and signed the
-    /// request; a session id is good once per client.
-    pub fn knock(&mut self, client: &AtSign, request: SessionRequest) -> Result<Knocked, Denied> {
-        let id = (client.clone(), request.session_id.clone());
+    /// Decides. The caller has checked that the guest signed the request; a session id is
+    /// good once per client. The device's own list comes first, then what policy says.
+    pub fn knock(&mut self, guest: &Guest, request: SessionRequest) -> Result<Knocked, Denied> {
+        let id = (guest.at_sign.clone(), request.session_id.clone());
         if !self.seen.insert(id.clone()) {
             return Err(Denied::Replayed);
         }
@@ -65,7 +80,27 @@ impl Door {
         if !self.permit_open.allows(&request.target) {
             return Err(Denied::Target { target: request.target, permitted: self.permit_open.to_string() });
         }
-        Ok(Knocked { request, client: client.clone() })
+        if let Some(permits) = guest.permits.as_ref().filter(|permits| !permits.allows(&request.target)) {
+            return Err(Denied::Policy { target: request.target, permitted: permits.to_string() });
+        }
+        Ok(Knocked { request, client: guest.at_sign.clone() })
+    }
+}
+
+impl Guest {
+    /// A guest if `who` is one of the managers.
+    pub fn manager(managers: &[AtSign], who: &AtSign) -> Option<Self> {
+        managers.contains(who).then(|| Self { at_sign: who.clone(), permits: None })
+    }
+
+    /// A guest whom a policy service lets reach these targets, and no others.
+    pub fn by_policy(who: &AtSign, permits: PermitOpen) -> Self {
+        Self { at_sign: who.clone(), permits: Some(permits) }
+    }
+
+    /// Who it is.
+    pub fn at_sign(&self) -> &AtSign {
+        &self.at_sign
     }
 }
 
@@ -87,6 +122,9 @@ impl fmt::Display for Denied {
         match self {
             Self::Target { target, permitted } => {
                 write!(f, "Connection to {target} denied based on daemon --permit-open [{permitted}]")
+            }
+            Self::Policy { target, permitted } => {
+                write!(f, "Connection to {target} denied based on POLICY --permit-open [{permitted}]")
             }
             Self::Replayed => f.write_str("A session with this id was requested before"),
         }
@@ -110,9 +148,28 @@ mod tests {
         }
     }
 
+    fn manager(name: &str) -> Guest {
+        let name = AtSign::parse(name).unwrap();
+        Guest::manager(std::slice::from_ref(&name), &name).unwrap()
+    }
+
+    #[test]
+    fn both_lists_must_allow() {
+        let alice = AtSign::parse("alice").unwrap();
+        let mut door = Door::new(PermitOpen::default());
+        let guest = Guest::by_policy(&alice, PermitOpen::parse("localhost:22,localhost:2233").unwrap());
+        assert!(door.knock(&guest, request(1, 22)).is_ok());
+        assert_eq!(
+            door.knock(&guest, request(2, 3389)).unwrap_err().to_string(),
+            "Connection to localhost:3389 denied based on POLICY --permit-open [localhost:22,localhost:2233]"
+        );
+        assert!(matches!(door.knock(&guest, request(3, 2233)), Err(Denied::Target { .. })));
+        assert!(Guest::manager(&[], &alice).is_none());
+    }
+
     #[test]
     fn the_list_decides_and_says_both_names() {
-        let alice = AtSign::parse("alice").unwrap();
+        let alice = manager("alice");
         let mut door = Door::new(PermitOpen::default());
         assert!(door.knock(&alice, request(1, 22)).is_ok());
         let denied = door.knock(&alice, request(2, 23)).unwrap_err();
@@ -124,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_session_id_is_good_once_per_client() {
-        let (alice, bob) = (AtSign::parse("alice").unwrap(), AtSign::parse("bob").unwrap());
+        let (alice, bob) = (manager("alice"), manager("bob"));
         let mut door = Door::new(PermitOpen::default());
         assert!(door.knock(&alice, request(1, 22)).is_ok());
         assert_eq!(door.knock(&alice, request(1, 22)).unwrap_err(), Denied::Replayed);

@@ -20,7 +20,7 @@ mod ssh_key;
 pub use control::{ControlLine, ControlReader, ControlTooLong};
 pub use device_name::{BadDeviceName, DeviceName};
 pub use dialect::{BadDialect, Dialect};
-pub use door::{Denied, Door, Knocked};
+pub use door::{Denied, Door, Guest, Knocked};
 pub use envelope::{Envelope, EnvelopeError};
 pub use keys::{DirectionKey, EphemeralKey, SealedKeys, StreamKeys};
 pub use permit::{BadPermit, HostPort, PermitOpen};

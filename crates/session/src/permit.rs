@@ -43,6 +43,11 @@ impl PermitOpen {
         Ok(Self { entries })
     }
 
+    /// `*:*`
+    pub fn anything() -> Self {
+        Self { entries: vec![Entry { host: None, port: None }] }
+    }
+
     /// A list that allows nothing.
     pub fn nothing() -> Self {
         Self { entries: Vec::new() }
