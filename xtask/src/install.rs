@@ -1,7 +1,7 @@
 //! Programs of the system that tasks need: installed when missing, on Debian and its children.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::bail;
 use postern_testkit::say;
@@ -32,6 +32,15 @@ pub(crate) const FOR_TESTS: [Need; 8] = [
     ("script", "bsdutils"),
 ];
 
+/// For programs of others: Python and what makes virtual environments.
+pub(crate) const FOR_INTEROP: [Need; 2] = [("python3", "python3"), ("ip", "iproute2")];
+
+/// Installs Python's module for virtual environments where Debian has left it out.
+pub(crate) fn install_venv() -> anyhow::Result<()> {
+    let there = Command::new("python3").args(["-c", "import venv, ensurepip"]).stderr(Stdio::null()).status()?;
+    if there.success() { Ok(()) } else { install_packages(&["python3-venv"]) }
+}
+
 /// Installs the packages of the programs that are not there; says so first.
 ///
 /// # Errors
@@ -40,9 +49,10 @@ pub(crate) fn install(needs: &[Need]) -> anyhow::Result<()> {
     let mut packages: Vec<&str> = needs.iter().filter(|(program, _)| !is_there(program)).map(|need| need.1).collect();
     packages.sort_unstable();
     packages.dedup();
-    if packages.is_empty() {
-        return Ok(());
-    }
+    if packages.is_empty() { Ok(()) } else { install_packages(&packages) }
+}
+
+fn install_packages(packages: &[&str]) -> anyhow::Result<()> {
     let names = packages.join(" ");
     if !is_there("apt-get") {
         bail!("please install these first (Debian's names): {names}");
@@ -54,7 +64,7 @@ pub(crate) fn install(needs: &[Need]) -> anyhow::Result<()> {
         ));
     }
     run(apt()?.args(["apt-get", "-q", "update"]))?;
-    run(apt()?.args(["apt-get", "-q", "install", "-y", "--no-install-recommends"]).args(&packages))
+    run(apt()?.args(["apt-get", "-q", "install", "-y", "--no-install-recommends"]).args(packages))
 }
 
 /// Whether a program is on the path or where only root looks.

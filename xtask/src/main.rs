@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod fuzz;
 mod install;
+mod interop;
 mod steps;
 mod test;
 
@@ -15,6 +16,7 @@ use postern_testkit::say;
 const USAGE: &str = "\
 cargo xtask demo [-- COMMAND...]     a device without an open port on this machine, and an ssh session into it
 cargo xtask test                     everything CI runs
+cargo xtask interop [ARGS...]        published programs of others against ours; --help says more
 cargo xtask bench [ARGS...]          the figures, and the rivals beside them
 cargo xtask arrows                   which crate may use which
 cargo xtask fuzz [TARGET [SECONDS]]  search for inputs that break a parser";
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
     let outcome = match task {
         "demo" => demo::run(rest),
         "test" => test::run(rest),
+        "interop" => interop::run(rest),
         "bench" => bench::run(rest),
         "arrows" => arrows::run(),
         "fuzz" => fuzz::run(rest),

@@ -6,7 +6,7 @@ use anyhow::{bail, ensure};
 use postern_testkit::say;
 
 use crate::steps::{Steps, build_postern, cargo, run as run_program};
-use crate::{arrows, install};
+use crate::{arrows, install, interop};
 
 /// Runs all steps.
 pub(crate) fn run(args: &[String]) -> anyhow::Result<ExitCode> {
@@ -33,6 +33,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<ExitCode> {
     steps.step("tests, fuzz corpus among them", || {
         run_program(cargo().args(["nextest", "run", "--workspace"]).env("POSTERN_BIN", &postern))
     })?;
+    steps.step("programs of others", || interop::suite(&postern, &[]))?;
     steps.step("examples in the documentation", || {
         run_program(cargo().args(["test", "--quiet", "--workspace", "--doc"]))
     })?;

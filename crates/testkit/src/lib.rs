@@ -8,6 +8,7 @@ mod binary;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod limits;
+mod lone;
 mod memory;
 mod nat;
 mod place;
@@ -19,6 +20,7 @@ pub mod tcp;
 mod world;
 
 pub use binary::postern_bin;
+pub use lone::LoneNetwork;
 pub use memory::{Memory, MemoryWatch};
 pub use nat::NatNetwork;
 pub use place::Place;

@@ -24,10 +24,10 @@ const DEVICE_LAN: Ipv4Addr = Ipv4Addr::new(10, 77, 2, 1);
 const DEVICE_PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 
 /// Prefix of our namespaces; the owner's process id follows.
-const PREFIX: &str = "pstn";
+pub(crate) const PREFIX: &str = "pstn";
 
 /// Several networks in one process get different names.
-static COUNTER: AtomicU32 = AtomicU32::new(0);
+pub(crate) static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// The namespaces and the wires between them; all gone on drop.
 #[derive(Debug)]
@@ -198,7 +198,7 @@ table inet house {
 "#;
 
 /// Removes namespaces whose owner was killed before it could.
-fn sweep() {
+pub(crate) fn sweep() {
     let Ok(entries) = std::fs::read_dir("/run/netns") else { return };
     for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
         let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('x').next());

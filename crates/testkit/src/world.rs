@@ -46,6 +46,12 @@ pub struct Options {
     pub device_words: Vec<String>,
     /// Further atSigns, activated, that the daemon does not know.
     pub strangers: Vec<String>,
+    /// Host name and port of the server instead of `localhost` and a free port, for programs that know only one.
+    pub server_name: Option<(String, u16)>,
+    /// The device's ssh port instead of a free one.
+    pub ssh_port: Option<u16>,
+    /// Start our device daemon; without it, something else plays the device.
+    pub own_daemon: bool,
     /// Told what happens, step by step.
     pub progress: fn(fmt::Arguments<'_>),
 }
@@ -108,6 +114,9 @@ impl Default for Options {
             authorize_client: true,
             device_words: Vec::new(),
             strangers: Vec::new(),
+            server_name: None,
+            ssh_port: None,
+            own_daemon: true,
             progress: |_| {},
         }
     }
@@ -136,8 +145,16 @@ impl World {
         }
         let local = options.places.server == Place::here();
         let ip = options.places.server.address();
-        let server_port = if local { free_port()? } else { SERVER_PORT };
-        let ssh_port = if options.places.device == Place::here() { free_port()? } else { SSH_PORT };
+        let (server_host, server_port) = match options.server_name.clone() {
+            Some(name) => name,
+            None if local => ("localhost".to_owned(), free_port()?),
+            None => (ip.to_string(), SERVER_PORT),
+        };
+        let ssh_port = match options.ssh_port {
+            Some(port) => port,
+            None if options.places.device == Place::here() => free_port()?,
+            None => SSH_PORT,
+        };
         let authorized_keys = dir.path().join("device/.ssh/authorized_keys");
         let sshd_files = SshdFiles::lay_down(dir.path(), ssh_port, &authorized_keys)?;
         let mut world = Self {
@@ -147,7 +164,7 @@ impl World {
             server: None,
             binary,
             server_address: SocketAddr::new(ip, server_port),
-            server_host: if local { "localhost".to_owned() } else { ip.to_string() },
+            server_host,
             ssh_port,
             sshd_files,
             dir,
@@ -166,7 +183,9 @@ impl World {
         progress(format_args!("starting the relay, the device's sshd (127.0.0.1:{ssh_port}) and the daemon"));
         world.start_piece(Piece::Relay)?;
         world.start_piece(Piece::Sshd)?;
-        world.start_piece(Piece::Device)?;
+        if world.options.own_daemon {
+            world.start_piece(Piece::Device)?;
+        }
         Ok(world)
     }
 
@@ -336,7 +355,8 @@ impl World {
         pieces.into_iter().flatten().map(Process::tail).collect::<Vec<_>>().join("\n")
     }
 
-    fn home_of(&self, at_sign: &str) -> PathBuf {
+    /// Home directory of an atSign; the client's is also that of all strangers.
+    pub fn home_of(&self, at_sign: &str) -> PathBuf {
         self.dir().join(match at_sign {
             Self::DEVICE => "device",
             Self::RELAY => "relay",
@@ -344,7 +364,8 @@ impl World {
         })
     }
 
-    fn ca_file(&self) -> PathBuf {
+    /// Certificate of the server's private CA.
+    pub fn ca_file(&self) -> PathBuf {
         self.dir().join("server/ca.pem")
     }
 
@@ -357,6 +378,13 @@ impl World {
         }
     }
 
+    /// Makes room for a new atSign on the server, which may be running; returns the secret that activates it.
+    pub fn add_at_sign(&self, name: &str) -> anyhow::Result<String> {
+        let mut add = self.options.places.server.command(&self.binary);
+        add.args(["server", "add", name]).arg("--dir").arg(self.dir().join("server"));
+        Ok(run(add, COMMAND)?.success().with_context(|| format!("server add {name}"))?.text())
+    }
+
     /// Makes the server's directory and the atSigns; returns their secrets.
     fn found_server(&self) -> anyhow::Result<Vec<(String, String)>> {
         let dir = self.dir().join("server");
@@ -367,10 +395,8 @@ impl World {
         let mut secrets = Vec::new();
         let names = [Self::CLIENT, Self::DEVICE, Self::RELAY].map(str::to_owned);
         for name in names.into_iter().chain(self.options.strangers.clone()) {
-            let mut add = self.options.places.server.command(&self.binary);
-            add.args(["server", "add", &name]).arg("--dir").arg(&dir);
-            let output = run(add, COMMAND)?.success().with_context(|| format!("server add {name}"))?;
-            secrets.push((name, output.text()));
+            let secret = self.add_at_sign(&name)?;
+            secrets.push((name, secret));
         }
         Ok(secrets)
     }
