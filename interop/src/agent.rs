@@ -89,7 +89,7 @@ impl Agent {
     /// Asks for something that must succeed.
     pub(crate) fn ask(&self, what: &str, arguments: Value) -> anyhow::Result<Value> {
         let shown = format!("{}: {what} {arguments}", self.at_sign);
-        Ok(self.try_ask(what, arguments)?.with_context(|| shown)?)
+        self.try_ask(what, arguments)?.with_context(|| shown)
     }
 
     /// The same for an answer that is text.
