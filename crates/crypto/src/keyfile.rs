@@ -9,7 +9,7 @@ use std::fmt;
 use serde_json::{Map, Value as Json};
 use zeroize::Zeroizing;
 
-use crate::{AesKey, CryptoError, Iv, RsaPrivateKey, RsaPublicKey};
+use crate::{AesKey, CryptoError, Iv, RsaPrivateKey, RsaPublicKey, SignatureHash};
 
 /// Largest key file read, in bytes. Real ones have about 8 KiB.
 const MAX_FILE_BYTES: usize = 64 * 1024;
@@ -79,9 +79,11 @@ impl AtKeys {
         let encryption_public = opened("aesEncryptPublicKey").and_then(|text| {
             RsaPublicKey::from_base64(&text).map_err(|_| KeyFileError::BadKey("aesEncryptPublicKey"))
         })?;
+        let encryption = private("aesEncryptPrivateKey")?;
+        belong_together(&encryption, &encryption_public).map_err(|_| KeyFileError::BadKey("aesEncryptPublicKey"))?;
         Ok(Self {
             pkam: private("aesPkamPrivateKey")?,
-            encryption: private("aesEncryptPrivateKey")?,
+            encryption,
             encryption_public,
             apkam_symmetric: match member("apkamSymmetricKey") {
                 Ok(_) => Some(aes("apkamSymmetricKey")?),
@@ -112,6 +114,13 @@ impl AtKeys {
         }
         Ok(Zeroizing::new(Json::Object(json).to_string()))
     }
+}
+
+/// The halves of one pair: what the one signs the other verifies. Two files mixed up would otherwise show much
+/// later, as values that nobody can open. About a millisecond.
+fn belong_together(private: &RsaPrivateKey, public: &RsaPublicKey) -> Result<(), CryptoError> {
+    let (hash, text) = (SignatureHash::Sha256, b"the halves of one pair");
+    public.verify(hash, text, &private.sign(hash, text)?)
 }
 
 impl fmt::Display for KeyFileError {

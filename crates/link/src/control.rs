@@ -26,12 +26,12 @@ pub(crate) struct ControlSource {
 /// Room for a few control lines at once.
 const CHUNK: usize = 2048;
 
-/// Takes the control socket apart.
-pub(crate) fn control_of(socket: TcpStream, crypt: Crypt) -> (ControlSource, ControlWriter) {
+/// Takes the control socket apart. `reader`: for what comes in.
+pub(crate) fn control_of(socket: TcpStream, crypt: Crypt, reader: ControlReader) -> (ControlSource, ControlWriter) {
     let (read, write) = socket.into_split();
     let (outbound, inbound) = crypt.split();
     (
-        ControlSource { socket: read, cipher: inbound, reader: ControlReader::default() },
+        ControlSource { socket: read, cipher: inbound, reader },
         ControlWriter { socket: write, cipher: outbound },
     )
 }

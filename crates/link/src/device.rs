@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use postern_net::tasks::Tasks;
 use postern_net::tcp;
-use postern_session::{ControlLine, HostPort, StreamKeys};
+use postern_session::{ControlLine, ControlReader, HostPort, StreamKeys};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -57,7 +57,9 @@ impl DeviceSession {
         let crypt = Crypt::of_device(self.keys.as_ref()).map_err(|_| LinkError::Keys)?;
         let socket = self.relay.dial(0).await.map_err(|error| self.relay_trouble(error))?;
         // The writing half is kept: closing it would tell the client that the session is over.
-        let (mut control, _writer) = control_of(socket, crypt);
+        let twin = self.keys.as_ref().is_some_and(StreamKeys::is_twin);
+        let reader = if twin { ControlReader::of_twin_session() } else { ControlReader::default() };
+        let (mut control, _writer) = control_of(socket, crypt, reader);
         let (done, mut ended) = mpsc::channel::<Carried>(CONNECTIONS);
         let mut carried = Carried::default();
         let mut live = 0usize;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use postern_net::tasks::Tasks;
-use postern_session::{ControlLine, StreamKeys};
+use postern_session::{ControlLine, ControlReader, StreamKeys};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -68,7 +68,7 @@ impl ClientSession {
     /// after `idle` without connections.
     pub async fn multi(self, listener: &TcpListener, idle: Duration, tasks: &Tasks) -> Result<Carried, LinkError> {
         let crypt = Crypt::of_client(self.keys.as_ref()).map_err(|_| LinkError::Keys)?;
-        let (mut incoming, mut control) = control_of(self.first, crypt);
+        let (mut incoming, mut control) = control_of(self.first, crypt, ControlReader::default());
         let (done, mut ended) = mpsc::channel(CONNECTIONS);
         let mut carried = Carried::default();
         let mut live = 0usize;

@@ -108,6 +108,10 @@ impl AtKey {
         } else {
             (Visibility::Own, rest)
         };
+        // Copies are kept of what others may read; anything else would pass checks meant for the real thing.
+        if cached && !matches!(visibility, Visibility::Public | Visibility::Shared(_)) {
+            return Err(KeyError::Malformed);
+        }
         let (name, owner) = match rest.rsplit_once('@') {
             Some((name, owner)) => (name, Some(AtSign::parse(owner).map_err(|_| KeyError::AtSign)?)),
             None => (rest, None),

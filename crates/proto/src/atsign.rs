@@ -34,7 +34,8 @@ impl AtSign {
         let mut name = String::with_capacity(body.len() + 1);
         name.push('@');
         let mut chars = 0usize;
-        for c in body.chars().filter(|c| *c != '.') {
+        // Some letters become two when folded: what counts is the normal form.
+        for c in body.chars().filter(|c| *c != '.').flat_map(char::to_lowercase) {
             if c.is_control() || c.is_whitespace() || REFUSED.contains(c) {
                 return Err(AtSignError::Character(c));
             }
@@ -42,7 +43,7 @@ impl AtSign {
             if chars > MAX_BODY_CHARS {
                 return Err(AtSignError::TooLong);
             }
-            name.extend(c.to_lowercase());
+            name.push(c);
         }
         if chars == 0 {
             return Err(AtSignError::Empty);

@@ -92,7 +92,9 @@ impl std::str::FromStr for ServerAddress {
         if host.is_empty() || host.len() > 253 || !host.chars().all(clean) {
             return Err(());
         }
-        Ok(Self { host: host.to_owned(), port: port.parse().map_err(|_| ())? })
+        // `parse` would take a sign, and nobody listens on port 0.
+        let port = port.parse().ok().filter(|n| *n != 0 && !port.starts_with('+')).ok_or(())?;
+        Ok(Self { host: host.to_owned(), port })
     }
 }
 

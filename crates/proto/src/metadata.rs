@@ -119,7 +119,7 @@ impl Metadata {
         let bad = Err(BadMetadata { name });
         match self.slot(name) {
             Some(Slot::Int(slot)) => match value.parse::<i64>() {
-                Ok(n) if n >= if name == "ttr" { -1 } else { 0 } => *slot = Some(n),
+                Ok(n) if n >= if name == "ttr" { -1 } else { 0 } && !value.starts_with('+') => *slot = Some(n),
                 _ => return bad,
             },
             Some(Slot::Flag(slot)) => {
@@ -175,12 +175,14 @@ impl Metadata {
 }
 
 impl MetadataChange {
-    /// Takes one `name:value` pair of a request.
+    /// Takes one `name:value` pair of a request. Of a name given twice the last counts.
     pub fn take(&mut self, name: &'static str, value: &str) -> Result<(), BadMetadata> {
         if value == "null" {
+            self.set.clear(name);
             self.clear.push(name);
             return Ok(());
         }
+        self.clear.retain(|cleared| *cleared != name);
         self.set.set(name, value)
     }
 }

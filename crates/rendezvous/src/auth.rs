@@ -5,6 +5,7 @@ use std::fmt;
 
 use base64ct::{Base64, Encoding};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::limits::AUTH_LINE_BYTES;
 
@@ -24,7 +25,7 @@ struct Payload<'a> {
 #[serde(rename_all = "camelCase")]
 struct Envelope<'a> {
     #[serde(borrow)]
-    payload: Payload<'a>,
+    payload: &'a RawValue,
     #[serde(borrow)]
     signature: Cow<'a, str>,
     #[serde(borrow)]
@@ -172,13 +173,14 @@ impl Expected {
         if line.len() > AUTH_LINE_BYTES {
             return Err(AuthFailure::TooLong);
         }
-        let envelope: Envelope<'_> = serde_json::from_slice(line).map_err(|_| AuthFailure::Malformed)?;
+        let text = std::str::from_utf8(line).map_err(|_| AuthFailure::Malformed)?;
+        let envelope: Envelope<'_> = object(text).ok_or(AuthFailure::Malformed)?;
+        let said: Payload<'_> = object(envelope.payload.get()).ok_or(AuthFailure::Malformed)?;
         let hash = match (&*envelope.signing_algo, &*envelope.hashing_algo) {
             ("rsa2048", "sha256") => HashAlgo::Sha256,
             ("rsa2048", "sha512") => HashAlgo::Sha512,
             _ => return Err(AuthFailure::Algorithm),
         };
-        let said = &envelope.payload;
         if said.session_id != self.session_id
             || said.client_nonce != self.client_nonce
             || said.rvd_nonce != self.rvd_nonce
@@ -189,6 +191,11 @@ impl Expected {
         let expected = AuthLine::new(&self.session_id, &self.client_nonce, &self.rvd_nonce);
         if verify(expected.signed_text(), &signature, hash) { Ok(envelope.n) } else { Err(AuthFailure::Signature) }
     }
+}
+
+/// Reads a JSON object; an array would be taken for the fields in their order.
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
+    if text.trim_start().starts_with('{') { serde_json::from_str(text).ok() } else { None }
 }
 
 #[cfg(test)]

@@ -149,6 +149,9 @@ impl RelayRequest {
         if text.len() > MESSAGE_BYTES {
             return Err(RequestError::TooLong);
         }
+        if !text.trim_start().starts_with('{') {
+            return Err(RequestError::Malformed("no JSON object".to_owned()));
+        }
         let wire: Wire = serde_json::from_str(text).map_err(|error| RequestError::Malformed(error.to_string()))?;
         let check = |good: bool, name| {
             if good { Ok(()) } else { Err(RequestError::Field(name)) }

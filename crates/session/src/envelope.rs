@@ -52,7 +52,8 @@ impl Envelope {
     /// Reads an envelope. Duplicate names are refused: two readers could see two payloads.
     pub fn parse(text: &str) -> Result<Self, EnvelopeError> {
         let malformed = EnvelopeError::Malformed;
-        if text.len() > ENVELOPE_BYTES {
+        // An array would be taken for the fields in their order.
+        if text.len() > ENVELOPE_BYTES || !text.trim_start().starts_with('{') {
             return Err(malformed);
         }
         let wire: Wire = serde_json::from_str(text).map_err(|_| malformed)?;
@@ -81,6 +82,9 @@ impl Envelope {
         let holds = |text: &str| key.verify(self.hash, text.as_bytes(), &self.signature).is_ok();
         if !holds(self.payload.get()) && !holds(&self.printed) {
             return Err(EnvelopeError::Signature);
+        }
+        if !self.printed.starts_with('{') {
+            return Err(EnvelopeError::Payload);
         }
         serde_json::from_str(&self.printed).map_err(|_| EnvelopeError::Payload)
     }

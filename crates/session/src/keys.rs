@@ -61,6 +61,11 @@ impl StreamKeys {
         Self { c2d: key.clone(), d2c: key }
     }
 
+    /// A key for each direction.
+    pub fn is_twin(&self) -> bool {
+        self.c2d.iv != self.d2c.iv
+    }
+
     /// Encrypts for the client: `twin` says whether it can hold two.
     pub fn seal(&self, to: &RsaPublicKey, twin: bool) -> Result<SealedKeys, CryptoError> {
         let seal = |key: &DirectionKey| -> Result<_, CryptoError> {

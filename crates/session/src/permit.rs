@@ -85,6 +85,8 @@ impl Entry {
         let host = (host != "*").then(|| host.to_lowercase());
         let port = match port {
             "*" => None,
+            // `parse` would take a sign.
+            number if number.starts_with('+') => return Err(bad()),
             number => Some(number.parse::<u16>().ok().filter(|p| *p > 0).ok_or_else(bad)?),
         };
         Ok(Self { host, port })

@@ -47,7 +47,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<OsString>, String> {
 
 fn flags_of(text: &str) -> Vec<OsString> {
     let mut flags = Vec::new();
-    for line in text.lines().map(str::trim) {
+    for line in text.trim_start_matches('\u{feff}').lines().map(str::trim) {
         let Some((key, value)) = line.split_once('=').filter(|_| !line.starts_with('#')) else { continue };
         let (key, value) = (key.trim(), value.trim());
         if OLD.contains(&key) {
@@ -60,7 +60,10 @@ fn flags_of(text: &str) -> Vec<OsString> {
         let on = value.eq_ignore_ascii_case("true");
         match kind {
             Kind::Value => flags.push(format!("--{flag}={value}").into()),
-            Kind::Many => flags.extend(value.split(',').map(|v| format!("--{flag}={}", v.trim()).into())),
+            Kind::Many => {
+                let values = value.split(',').map(str::trim).filter(|value| !value.is_empty());
+                flags.extend(values.map(|value| format!("--{flag}={value}").into()));
+            }
             Kind::Flag if on => flags.push(format!("--{flag}").into()),
             Kind::Flag => {}
             Kind::Switch if on => flags.push(format!("--{flag}").into()),
@@ -73,6 +76,17 @@ fn flags_of(text: &str) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_shared_vectors() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../../vectors/env_files.json")).unwrap();
+        for case in vectors["cases"].as_array().unwrap() {
+            let flags: Vec<String> =
+                flags_of(case["file"].as_str().unwrap()).into_iter().map(|flag| flag.into_string().unwrap()).collect();
+            assert_eq!(serde_json::Value::from(flags), case["flags"], "{}", case["name"]);
+        }
+    }
 
     #[test]
     fn profiles_as_people_keep_them() {

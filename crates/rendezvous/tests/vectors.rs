@@ -1,0 +1,84 @@
+//! The shared vectors of the relay's language.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+use postern_crypto::{RsaPublicKey, SignatureHash};
+use postern_rendezvous::{AuthFailure, Expected, HashAlgo, RelayReply, RelayRequest, RequestError};
+use serde_json::{Value as Json, json};
+
+/// Runs every case of a file and tells of all that fail.
+fn replay(vectors: &str, run: impl Fn(&Json) -> Result<(), String>) {
+    let vectors: Json = serde_json::from_str(vectors).unwrap();
+    let cases = vectors["cases"].as_array().unwrap();
+    assert!(!cases.is_empty());
+    let wrong: Vec<String> = cases
+        .iter()
+        .filter_map(|case| run(case).err().map(|why| format!("{}: {why}", text(case, "name"))))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn text<'a>(case: &'a Json, name: &str) -> &'a str {
+    case[name].as_str().unwrap_or_else(|| panic!("{name} in {case}"))
+}
+
+/// What came out against what was to come out.
+fn same<T: PartialEq + std::fmt::Debug>(got: T, want: T) -> Result<(), String> {
+    if got == want { Ok(()) } else { Err(format!("got {got:?}, wanted {want:?}")) }
+}
+
+#[test]
+fn auth_lines() {
+    let keys: Json = serde_json::from_str(include_str!("../../../vectors/keys.json")).unwrap();
+    let signer = RsaPublicKey::from_base64(text(&keys["signer"], "public")).unwrap();
+    let expected = Expected {
+        session_id: "6f9619ff-8b86-4d01-b42d-00cf4fc964ff".into(),
+        client_nonce: "2024-10-24T10:00:00.123456".into(),
+        rvd_nonce: "2024-10-24T10:00:00.987654".into(),
+    };
+    replay(include_str!("../../../vectors/relay_auth_lines.json"), |case| {
+        let outcome = expected.check(text(case, "line").as_bytes(), |signed, signature, hash| {
+            let hash = match hash {
+                HashAlgo::Sha256 => SignatureHash::Sha256,
+                HashAlgo::Sha512 => SignatureHash::Sha512,
+            };
+            signer.verify_bytes(hash, signed.as_bytes(), signature).is_ok()
+        });
+        let error = outcome.err().map(|error| match error {
+            AuthFailure::TooLong => "too long",
+            AuthFailure::Malformed => "malformed",
+            AuthFailure::Algorithm => "algorithm",
+            AuthFailure::OtherSession => "other session",
+            AuthFailure::Signature => "signature",
+            _ => "another",
+        });
+        same(error, case["error"].as_str())?;
+        same(outcome.ok().flatten().map(u64::from), case["number"].as_u64())
+    });
+}
+
+#[test]
+fn messages() {
+    replay(include_str!("../../../vectors/relay_messages.json"), |case| {
+        let Some(request) = case["request"].as_str() else { return reply(case) };
+        match RelayRequest::parse(request) {
+            Ok(request) => same(Some(request.print().as_str()), case["prints"].as_str()),
+            Err(RequestError::TooLong) => same(Some("too long"), case["error"].as_str()),
+            Err(RequestError::Malformed(_)) => same(Some("malformed"), case["error"].as_str()),
+            Err(RequestError::Field(name)) => same(Some(name), case["error"].as_str()),
+            Err(error) => Err(error.to_string()),
+        }
+    });
+}
+
+fn reply(case: &Json) -> Result<(), String> {
+    let Ok(reply) = RelayReply::parse(text(case, "reply")) else { return same(Some("unusable"), case["error"].as_str()) };
+    let got = json!({
+        "host": reply.host,
+        "portA": reply.port_a,
+        "portB": reply.port_b,
+        "nonce": reply.nonce,
+        "detects": reply.auto_detects_auth,
+    });
+    same(&got, &case["expect"])?;
+    same(RelayReply::parse(&reply.print_json()), Ok(reply))
+}

@@ -1,0 +1,106 @@
+//! The shared vectors of what client and device say to each other.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+use postern_crypto::{CtrStream, RsaPublicKey, hex_lower};
+use postern_session::{
+    ControlLine, ControlReader, DeviceName, DirectionKey, Envelope, EnvelopeError, HostPort, PermitOpen, parse_span,
+};
+use serde_json::{Map, Value as Json};
+
+/// Runs every case of a file and tells of all that fail.
+fn replay(vectors: &str, run: impl Fn(&Json) -> Result<(), String>) {
+    let vectors: Json = serde_json::from_str(vectors).unwrap();
+    let cases = vectors["cases"].as_array().unwrap();
+    assert!(!cases.is_empty());
+    let wrong: Vec<String> = cases
+        .iter()
+        .filter_map(|case| run(case).err().map(|why| format!("{}: {why}", text(case, "name"))))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn text<'a>(case: &'a Json, name: &str) -> &'a str {
+    case[name].as_str().unwrap_or_else(|| panic!("{name} in {case}"))
+}
+
+/// What came out against what was to come out.
+fn same<T: PartialEq + std::fmt::Debug>(got: T, want: T) -> Result<(), String> {
+    if got == want { Ok(()) } else { Err(format!("got {got:?}, wanted {want:?}")) }
+}
+
+#[test]
+fn envelopes() {
+    let keys: Json = serde_json::from_str(include_str!("../../../vectors/keys.json")).unwrap();
+    let signer = RsaPublicKey::from_base64(text(&keys["signer"], "public")).unwrap();
+    replay(include_str!("../../../vectors/envelopes.json"), |case| {
+        let opened = Envelope::parse(text(case, "text")).and_then(|e| e.verify::<Map<String, Json>>(&signer));
+        let error = opened.as_ref().err().map(|error| match error {
+            EnvelopeError::Malformed => "malformed",
+            EnvelopeError::Signature => "signature",
+            EnvelopeError::Payload => "payload",
+            _ => "another",
+        });
+        same(error, case["error"].as_str())?;
+        // Compared as text: numbers keep their digits and members their order.
+        let Ok(payload) = opened else { return Ok(()) };
+        same(Json::from(payload).to_string(), case["payload"].to_string())
+    });
+}
+
+#[test]
+fn control_lines_and_twin_keys() {
+    replay(include_str!("../../../vectors/control_lines.json"), |case| {
+        let twin = case["twin"] == true;
+        let mut reader = if twin { ControlReader::of_twin_session() } else { ControlReader::default() };
+        let mut words = Vec::new();
+        for piece in case["pieces"].as_array().unwrap() {
+            if reader.feed(piece.as_str().unwrap().as_bytes(), |word| words.push(shown(&word))).is_err() {
+                return same(Json::from("too long"), case["words"].clone());
+            }
+        }
+        same(Json::from(words), case["words"].clone())
+    });
+}
+
+/// A word as the vectors write it: keys by what they make of a text on the wire.
+fn shown(word: &ControlLine) -> Json {
+    let on_the_wire = |key: &DirectionKey| {
+        let plain = b"GET / HTTP/1.1\r\n\r\n";
+        let mut out = [0; 18 + CtrStream::SLACK];
+        hex_lower(key.stream().unwrap().apply(plain, &mut out).unwrap())
+    };
+    match word {
+        ControlLine::Connect(keys) => {
+            serde_json::json!({"c2d": on_the_wire(&keys.c2d), "d2c": on_the_wire(&keys.d2c)})
+        }
+        ControlLine::ConnectPlain => "plain".into(),
+        _ => "other".into(),
+    }
+}
+
+#[test]
+fn permit_open() {
+    replay(include_str!("../../../vectors/permit_open.json"), |case| {
+        let list = PermitOpen::parse(text(case, "list"));
+        let Some(allowed) = case["allowed"].as_bool() else { return same(list.is_err(), true) };
+        let port = u16::try_from(case["port"].as_u64().unwrap()).unwrap();
+        let target = HostPort { host: text(case, "host").to_owned(), port };
+        same(list.map(|list| list.allows(&target)).map_err(|error| error.to_string()), Ok(allowed))
+    });
+}
+
+#[test]
+fn device_names() {
+    replay(include_str!("../../../vectors/device_names.json"), |case| {
+        let name = DeviceName::parse(text(case, "typed")).ok();
+        same(name.as_ref().map(DeviceName::as_str), case["name_on_the_wire"].as_str())
+    });
+}
+
+#[test]
+fn durations() {
+    replay(include_str!("../../../vectors/durations.json"), |case| {
+        let millis = parse_span(text(case, "typed")).ok().map(|span| span.as_millis());
+        same(millis, case["millis"].as_u64().map(u128::from))
+    });
+}
