@@ -12,10 +12,8 @@ fn file(text: &str) -> Json {
 fn replay(vectors: &Json, run: impl Fn(&Json) -> Result<(), String>) {
     let cases = vectors["cases"].as_array().unwrap();
     assert!(!cases.is_empty());
-    let wrong: Vec<String> = cases
-        .iter()
-        .filter_map(|case| run(case).err().map(|why| format!("{}: {why}", text(case, "name"))))
-        .collect();
+    let wrong: Vec<String> =
+        cases.iter().filter_map(|case| run(case).err().map(|why| format!("{}: {why}", text(case, "name")))).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

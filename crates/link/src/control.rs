@@ -30,10 +30,7 @@ const CHUNK: usize = 2048;
 pub(crate) fn control_of(socket: TcpStream, crypt: Crypt, reader: ControlReader) -> (ControlSource, ControlWriter) {
     let (read, write) = socket.into_split();
     let (outbound, inbound) = crypt.split();
-    (
-        ControlSource { socket: read, cipher: inbound, reader },
-        ControlWriter { socket: write, cipher: outbound },
-    )
+    (ControlSource { socket: read, cipher: inbound, reader }, ControlWriter { socket: write, cipher: outbound })
 }
 
 impl ControlWriter {

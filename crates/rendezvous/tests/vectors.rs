@@ -10,10 +10,8 @@ fn replay(vectors: &str, run: impl Fn(&Json) -> Result<(), String>) {
     let vectors: Json = serde_json::from_str(vectors).unwrap();
     let cases = vectors["cases"].as_array().unwrap();
     assert!(!cases.is_empty());
-    let wrong: Vec<String> = cases
-        .iter()
-        .filter_map(|case| run(case).err().map(|why| format!("{}: {why}", text(case, "name"))))
-        .collect();
+    let wrong: Vec<String> =
+        cases.iter().filter_map(|case| run(case).err().map(|why| format!("{}: {why}", text(case, "name")))).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -71,7 +69,9 @@ fn messages() {
 }
 
 fn reply(case: &Json) -> Result<(), String> {
-    let Ok(reply) = RelayReply::parse(text(case, "reply")) else { return same(Some("unusable"), case["error"].as_str()) };
+    let Ok(reply) = RelayReply::parse(text(case, "reply")) else {
+        return same(Some("unusable"), case["error"].as_str());
+    };
     let got = json!({
         "host": reply.host,
         "portA": reply.port_a,

@@ -79,8 +79,7 @@ mod tests {
 
     #[test]
     fn the_shared_vectors() {
-        let vectors: serde_json::Value =
-            serde_json::from_str(include_str!("../../../vectors/env_files.json")).unwrap();
+        let vectors: serde_json::Value = serde_json::from_str(include_str!("../../../vectors/env_files.json")).unwrap();
         for case in vectors["cases"].as_array().unwrap() {
             let flags: Vec<String> =
                 flags_of(case["file"].as_str().unwrap()).into_iter().map(|flag| flag.into_string().unwrap()).collect();
