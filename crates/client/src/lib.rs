@@ -10,6 +10,7 @@ mod keyfile;
 pub mod limits;
 mod settings;
 mod sharing;
+mod signing_key;
 mod start;
 mod wire;
 

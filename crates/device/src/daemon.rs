@@ -1,7 +1,7 @@
 //! The daemon's one loop: hear, check who it is, hand on.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use postern_client::{Client, ClientError, Settings, StartError, connect_patiently, home_dir, identity};
@@ -10,7 +10,7 @@ use postern_net::tls::{TlsError, Trust};
 use postern_net::{ready, signals};
 use postern_observe::say;
 use postern_proto::verb::Noop;
-use postern_proto::{Notification, Request};
+use postern_proto::{Notification, Request, SigningKeyName};
 use postern_session::{Dialect, Door, Guest, NAMESPACE, SshPublicKey};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -28,6 +28,8 @@ pub(crate) struct Daemon {
     pub(crate) tasks: Tasks,
     pub(crate) sessions: Arc<Semaphore>,
     policy: Option<Arc<Policy>>,
+    /// Where the key lies that proves our relay sockets, once it does.
+    pub(crate) signing_key: OnceLock<SigningKeyName>,
     requests: Arc<Semaphore>,
     pub(crate) keys_file: tokio::sync::Mutex<()>,
 }
@@ -88,6 +90,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         client,
         tasks: tasks.clone(),
         sessions: Arc::new(Semaphore::new(SESSIONS)),
+        signing_key: OnceLock::new(),
         requests: Arc::new(Semaphore::new(REQUESTS)),
         keys_file: tokio::sync::Mutex::new(()),
         config,

@@ -28,14 +28,24 @@ impl Daemon {
                 adjustable_timeout: true,
                 control_channel_heartbeats: true,
                 twin_keys: true,
+                supports_ram_escr: self.signing_key.get().is_some(),
             },
             allowed_services: self.config.permit_open.to_strings(),
+            public_signing_key_uri: self.signing_key.get().map(ToString::to_string),
         }
     }
 
     /// Tells every manager, or takes back what was told when the device hides. An
     /// unknown manager must not keep the others from being told.
     pub(crate) async fn publish(self: Arc<Self>) {
+        if self.signing_key.get().is_none() {
+            match self.client.publish_signing_key().await {
+                Ok(name) => drop(self.signing_key.set(name)),
+                Err(error) => {
+                    tracing::warn!(%error, "could not publish the signing key: relay sockets use signed lines")
+                }
+            }
+        }
         for manager in &self.config.managers {
             if let Err(error) = self.publish_to(manager).await {
                 tracing::warn!(%manager, %error, "could not share the device information");

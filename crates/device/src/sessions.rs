@@ -3,12 +3,12 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use postern_crypto::{CryptoError, RsaPublicKey, SignatureHash};
-use postern_link::{DeviceSession, RelayPort};
+use postern_crypto::{AesKey, CryptoError, RsaPublicKey, SignatureHash};
+use postern_link::{DeviceSession, RelayAuth, RelayPort};
 use postern_proto::{AtSign, Notification, Uuid};
-use postern_rendezvous::{AuthLine, SignedLine};
+use postern_rendezvous::{AuthLine, ChallengeSigner, EscrProver, Side, SignedLine};
 use postern_session::{
-    Denied, Dialect, Envelope, EnvelopeError, EphemeralSshKey, Guest, Knocked, NAMESPACE, NptRequest, Reply,
+    Denied, Dialect, Envelope, EnvelopeError, EphemeralSshKey, Guest, Knocked, NAMESPACE, NptRequest, RelayAuth as Asked, Reply,
     SessionRequest, SshRequest, StreamKeys,
 };
 use serde::de::DeserializeOwned;
@@ -162,18 +162,25 @@ impl Daemon {
             (Some(keys), Some(to)) => Some(keys.seal(&RsaPublicKey::from_base64(to)?, twin)?),
             _ => None,
         };
-        let auth_line = match &request.relay.auth {
-            None => None,
-            Some((client_nonce, rvd_nonce)) => {
+        let auth = match &request.relay.auth {
+            None => RelayAuth::Nothing,
+            Some(Asked::Payload { client_nonce, rvd_nonce }) => {
                 let line = AuthLine::new(request.session_id.as_str(), client_nonce, rvd_nonce);
                 let signature = signer.sign(SignatureHash::Sha256, line.signed_text().as_bytes())?;
-                Some(Arc::new(SignedLine::new(line, signature)))
+                RelayAuth::Line(Arc::new(SignedLine::new(line, signature)))
+            }
+            Some(Asked::Escr(key)) => {
+                let name = self.client.signing_key_name().map_err(|_| CryptoError)?;
+                let keys = Arc::clone(&self.client.identity().keys);
+                let signer = ChallengeSigner::new(name, move |text| keys.pkam.sign(SignatureHash::Sha256, text));
+                let key = AesKey::from_base64(key.reveal())?;
+                RelayAuth::Escr(Arc::new(EscrProver::new(request.session_id.as_str(), Side::B, key, signer)))
             }
         };
         let reply = Reply { session_id: request.session_id.clone(), keys: sealed, ephemeral };
         let reply = reply.print(request.is_ssh, signer)?;
         let (host, port) = (request.relay.host.clone(), request.relay.port);
-        let relay = RelayPort { host, port, auth_line, numbered: dialect.numbers_sockets() };
+        let relay = RelayPort { host, port, auth, numbered: dialect.numbers_sockets() };
         let stop = self.tasks.token().child_token();
         Ok((DeviceSession { relay, target: request.target.clone(), keys, stop }, reply))
     }

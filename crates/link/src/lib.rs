@@ -8,6 +8,6 @@ mod pump;
 mod tunnel;
 
 pub use device::{DeviceSession, LinkError};
-pub use dial::RelayPort;
+pub use dial::{RelayAuth, RelayPort};
 pub use pump::{Carried, Crypt, pump};
 pub use tunnel::{ClientSession, bind_local};

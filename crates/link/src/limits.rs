@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const DIAL: Duration = Duration::from_secs(10);
 /// To hand the auth line to the kernel.
 pub const AUTH_WRITE: Duration = Duration::from_secs(5);
+/// Longest verdict of a relay on our proof, which is `ok` or some 20 characters.
+pub const VERDICT_CHARS: usize = 64;
 /// First buffer of a direction that has something to say: an interactive session never needs more.
 pub const FIRST_BUFFER: usize = 16 * 1024;
 /// Largest buffer of a direction: fewer, larger system calls for bulk; two of them are held while data flows.

@@ -15,6 +15,7 @@ mod params;
 mod record;
 mod reply;
 mod request;
+mod signing_key;
 mod time;
 pub mod verb;
 
@@ -29,4 +30,5 @@ pub use notification::{MessageType, Notification, Operation, stats_line};
 pub use record::Record;
 pub use reply::{Detail, ErrorShape, Prompt, Reply, ServerLine, WireError};
 pub use request::Request;
+pub use signing_key::SigningKeyName;
 pub use time::{Millis, wire_date};

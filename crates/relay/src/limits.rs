@@ -4,7 +4,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use postern_net::seats::SeatLimits;
-use postern_rendezvous::limits::{AUTH_WITHIN, GRACE, LIVE_PAIRS, UNAUTHENTICATED_PER_SIDE, WAITING_PER_SIDE};
+use postern_rendezvous::limits::{
+    AUTH_WITHIN, DETECT_WINDOW, GRACE, KEY_RECHECK, LIVE_PAIRS, PROVE_WITHIN, UNAUTHENTICATED_PER_SIDE,
+    WAITING_PER_SIDE,
+};
 
 /// Sessions at the same time. Each holds two ports, of about 28,000 that Linux has for this purpose, and two listening sockets.
 pub const SESSIONS: usize = 1024;
@@ -21,6 +24,12 @@ pub const STRANGERS: u32 = 2048;
 
 /// The same from one address: NATs are real, and one round trip is all that a peer needs.
 pub const STRANGERS_PER_ADDRESS: u32 = 256;
+
+/// To ask an atServer for the key that a proof names; the socket that waits for it has [`PROVE_WITHIN`] in all.
+pub const KEY_FETCH: Duration = Duration::from_secs(8);
+
+/// Sockets from the port for all that may be under way to one session.
+pub const ADMISSIONS: usize = 16;
 
 /// News from guests to their session that may be under way; a guest with more to tell waits.
 pub const EVENTS: usize = 64;
@@ -48,8 +57,14 @@ pub struct RelayLimits {
     pub sessions_per_atsign: usize,
     /// See [`SOCKETS`], [`STRANGERS`], [`STRANGERS_PER_ADDRESS`].
     pub seats: SeatLimits,
-    /// Time for a socket to authenticate.
+    /// Time for a socket to authenticate by a signed line.
     pub auth_within: Duration,
+    /// Time for a socket to authenticate where it may be asked for a proof.
+    pub prove_within: Duration,
+    /// Who says nothing for this long is asked for a proof.
+    pub detect_window: Duration,
+    /// How often the keys behind a session's proofs are looked at again.
+    pub key_recheck: Duration,
     /// Time after which a session without live pairs is over.
     pub grace: Duration,
     /// Sockets of one side of one session that may be busy authenticating.
@@ -68,6 +83,9 @@ impl Default for RelayLimits {
             sessions_per_atsign: SESSIONS_PER_ATSIGN,
             seats: SeatLimits { total: SOCKETS, anonymous: STRANGERS, per_address: STRANGERS_PER_ADDRESS },
             auth_within: AUTH_WITHIN,
+            prove_within: PROVE_WITHIN,
+            detect_window: DETECT_WINDOW,
+            key_recheck: KEY_RECHECK,
             grace: GRACE,
             unauthenticated_per_side: UNAUTHENTICATED_PER_SIDE,
             waiting_per_side: WAITING_PER_SIDE,

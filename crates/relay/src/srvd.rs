@@ -16,7 +16,7 @@ use postern_rendezvous::{AuthMode, Expected, HashAlgo, NAMESPACE, Nack, RelayRep
 use tokio::sync::Semaphore;
 
 use crate::cli::Config;
-use crate::engine::{Relay, SessionSpec, Verify};
+use crate::engine::{Modes, Relay, SessionSpec, Verify};
 use crate::limits::{DRAIN, HEARTBEAT, REQUESTS, RelayLimits};
 
 /// Why the relay cannot run.
@@ -146,6 +146,9 @@ impl Srvd {
             authenticate_a: request.authenticate_a,
             authenticate_b: request.authenticate_b,
             verify,
+            escr: None,
+            modes: Modes::One(AuthMode::Payload),
+            single_port: false,
         };
         let session = self.relay.open(spec).map_err(|refusal| nack(&refusal.to_string()))?;
         tracing::debug!(%from, session = %request.session_id, "session opened");

@@ -5,14 +5,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use base64ct::{Base64, Encoding};
 use postern_net::seats::SeatLimits;
 use postern_net::tasks::Tasks;
-use postern_relay::engine::{Refusal, Relay, Session, SessionSpec};
+use postern_relay::engine::{Modes, Refusal, Relay, Session, SessionSpec};
 use postern_relay::limits::RelayLimits;
-use postern_rendezvous::{AuthLine, Expected, Side};
+use postern_rendezvous::{AuthLine, AuthMode, Expected, Side};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -39,7 +40,18 @@ fn spec(requester: &str) -> SessionSpec {
         verify: Arc::new(|side, text, signature, _| {
             text == AuthLine::new("s-1", "cn", "rn").signed_text() && signature == good(side)
         }),
+        escr: None,
+        modes: Modes::One(AuthMode::Payload),
+        single_port: false,
     }
+}
+
+/// The same under another name, for who only counts sessions.
+fn another(requester: &str) -> SessionSpec {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let mut spec = spec(requester);
+    spec.expected.session_id = format!("other-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    spec
 }
 
 fn good(side: Side) -> &'static [u8] {
@@ -194,8 +206,8 @@ async fn silence_and_slowness_end_in_time() {
 async fn a_session_ends_after_its_grace_and_never_under_a_pair() {
     let grace = Duration::from_millis(300);
     let relay = relay(RelayLimits { grace, ..limits() });
-    let lonely = relay.open(spec("@c")).unwrap();
-    let mut waiting = admitted(&lonely, Side::A).await;
+    let lonely = relay.open(SessionSpec { authenticate_a: false, ..another("@c") }).unwrap();
+    let mut waiting = dial(lonely.port_a).await;
     let busy = relay.open(spec("@c")).unwrap();
     let (mut a, mut b) = (admitted(&busy, Side::A).await, admitted(&busy, Side::B).await);
     a.write_all(b"x").await.unwrap();
@@ -351,11 +363,12 @@ async fn sessions_are_counted_per_relay_and_per_atsign() {
     let tasks = Tasks::new();
     let relay = Relay::new(RelayLimits { sessions: 3, sessions_per_atsign: 2, ..limits() }, tasks.clone());
     let first = relay.open(spec("@c")).unwrap();
-    let _second = relay.open(spec("@c")).unwrap();
-    assert!(matches!(relay.open(spec("@c")), Err(Refusal::TooManyOfYours)));
-    let _third = relay.open(spec("@other")).unwrap();
-    assert!(matches!(relay.open(spec("@more")), Err(Refusal::Full)));
-    assert_eq!((relay.sessions(), relay.totals().refused), (3, 2));
+    assert!(matches!(relay.open(spec("@c")), Err(Refusal::Known)));
+    let _second = relay.open(another("@c")).unwrap();
+    assert!(matches!(relay.open(another("@c")), Err(Refusal::TooManyOfYours)));
+    let _third = relay.open(another("@other")).unwrap();
+    assert!(matches!(relay.open(another("@more")), Err(Refusal::Full)));
+    assert_eq!((relay.sessions(), relay.totals().refused), (3, 3));
     first.stop.cancel();
     timeout(SOON, first.ended).await.unwrap().unwrap();
     let again = relay.open(spec("@c")).unwrap();

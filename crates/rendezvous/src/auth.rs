@@ -142,6 +142,14 @@ pub enum AuthFailure {
     OtherSession,
     /// The signature is not of the expected atSign.
     Signature,
+    /// Proves the other side of the session.
+    OtherSide,
+    /// Names a key that is not of an active enrolment of the expected atSign.
+    Key,
+    /// That key is not to be had.
+    NoKey,
+    /// Not sealed with the session's key.
+    Sealed,
 }
 
 impl fmt::Display for AuthFailure {
@@ -152,6 +160,10 @@ impl fmt::Display for AuthFailure {
             Self::Algorithm => "use the line's algorithm",
             Self::OtherSession => "accept a line of another session",
             Self::Signature => "verify the line's signature",
+            Self::OtherSide => "accept a proof of the other side",
+            Self::Key => "accept the key that the proof names",
+            Self::NoKey => "fetch the key that the proof names",
+            Self::Sealed => "open the proof with the session's key",
         })
     }
 }

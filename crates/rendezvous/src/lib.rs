@@ -2,19 +2,26 @@
 //!
 //! A client asks a relay for two ports ([`RelayRequest`]); the relay opens them and answers ([`RelayReply`]). Client and
 //! device then dial one port each, send one signed line ([`AuthLine`]), and the relay joins their sockets by number, or in
-//! order of arrival for programs that do not number them ([`Meeting`]). This crate is pure: no sockets, no clock, no cipher; `now` and the check of a signature are
-//! parameters. It holds nothing of the keys between client and device.
+//! order of arrival for programs that do not number them ([`Meeting`]). Newer programs answer a challenge instead
+//! ([`escr`]); [`mode`] says when. This crate is pure: no sockets, no clock, no randomness; they are parameters. It
+//! holds nothing of the keys between client and device.
 
 pub mod auth;
+pub mod escr;
 pub mod limits;
 pub mod meeting;
+pub mod mode;
 pub mod reply;
 pub mod request;
+pub mod signing_key;
 
 pub use auth::{AuthFailure, AuthLine, Expected, HashAlgo, SignedLine};
+pub use escr::{Challenge, ChallengeSigner, Claim, EscrLine, EscrParties, EscrProver, Proven};
 pub use meeting::{Action, Meeting, MeetingRules, Side, SocketId, Why};
+pub use mode::{Detection, ModeRefused, ModeWish, Opening};
 pub use reply::{Nack, RelayReply, ReplyError};
 pub use request::{AuthMode, RelayAuthKey, RelayRequest, RequestError};
+pub use signing_key::AdvertisedKeys;
 
 /// The namespace of all notifications between a relay and its guests.
 pub const NAMESPACE: &str = "sshrvd";

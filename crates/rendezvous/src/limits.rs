@@ -30,6 +30,23 @@ pub const HOST_BYTES: usize = 253;
 /// A socket that must authenticate has this long for its line ("legacy payload" authentication of NoPorts).
 pub const AUTH_WITHIN: Duration = Duration::from_secs(5);
 
+/// The same where proofs take a question, an answer and a key fetched from elsewhere. Source: newer relays of NoPorts.
+pub const PROVE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Who says nothing for this long wants to be asked; who knows only the signed line has sent it by then. Source: the
+/// default of `--relay-auth-detect-window-ms`.
+pub const DETECT_WINDOW: Duration = Duration::from_millis(500);
+
+/// How often the keys that proved a session's sockets are looked at again. Source: the signing-key check interval of
+/// NoPorts.
+pub const KEY_RECHECK: Duration = Duration::from_secs(300);
+
+/// Keys that may prove sockets of one session: an enrolment on either side, and a few that came and went.
+pub const KEYS_PER_SESSION: usize = 8;
+
+/// A record with signing keys. An RSA-2048 key has 392 characters, an ML-DSA-65 key 2,604.
+pub const ADVERTISED_BYTES: usize = 16 * 1024;
+
 /// From the opening of the ports: a session that has no live pair by then, or at any later moment, is over.
 pub const GRACE: Duration = Duration::from_secs(30);
 

@@ -69,8 +69,21 @@ impl AuthMode {
 }
 
 /// A key of 32 bytes in base64, as it travels. Zeroed on drop; its `Debug` shows nothing.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub struct RelayAuthKey(Zeroizing<String>);
+
+impl From<String> for RelayAuthKey {
+    fn from(base64: String) -> Self {
+        Self::new(base64)
+    }
+}
+
+impl From<RelayAuthKey> for String {
+    fn from(key: RelayAuthKey) -> Self {
+        key.0.as_str().to_owned()
+    }
+}
 
 impl RelayAuthKey {
     /// Takes the base64 text unread.

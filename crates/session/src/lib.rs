@@ -26,7 +26,7 @@ pub use keys::{DirectionKey, EphemeralKey, SealedKeys, StreamKeys};
 pub use permit::{BadPermit, HostPort, PermitOpen};
 pub use ping::{Features, MissingFeature, PingResponse};
 pub use reply::{EphemeralSshKey, Reply, ReplyError};
-pub use request::{NptRequest, RelayEnd, SessionRequest, SshRequest};
+pub use request::{NptRequest, RelayAuth, RelayEnd, SessionRequest, SshRequest};
 pub use span::{BadSpan, parse_span};
 pub use ssh_key::{BadSshKey, SshPublicKey};
 

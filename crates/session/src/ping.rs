@@ -25,6 +25,8 @@ pub struct Features {
     pub control_channel_heartbeats: bool,
     /// A key for each direction.
     pub twin_keys: bool,
+    /// Answers a relay's challenges (relay authentication mode `escr`).
+    pub supports_ram_escr: bool,
 }
 
 /// The heartbeat, also stored as `device_info`.
@@ -49,6 +51,9 @@ pub struct PingResponse {
     /// Permit-open list.
     #[serde(default)]
     pub allowed_services: Vec<String>,
+    /// Where the key lies that proves the daemon's relay sockets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_signing_key_uri: Option<String>,
 }
 
 fn version_4() -> Features {
@@ -68,6 +73,7 @@ impl Features {
             (self.accepts_public_keys, wanted.accepts_public_keys, "accept ssh public keys from the client"),
             (self.supports_port_choice, wanted.supports_port_choice, "support requests for specific device ports"),
             (self.adjustable_timeout, wanted.adjustable_timeout, "support the 'timeout' value in npt session requests"),
+            (self.supports_ram_escr, wanted.supports_ram_escr, "support the 'escr' relay auth mode"),
         ]
         .into_iter()
         .find(|(has, wants, _)| *wants && !*has)

@@ -1,6 +1,7 @@
 //! `ssh_request` and `npt_request`: what a client signs and a device decides on.
 
 use postern_proto::Uuid;
+use postern_rendezvous::RelayAuthKey;
 use serde::{Deserialize, Serialize};
 
 use crate::permit::HostPort;
@@ -21,6 +22,12 @@ pub struct SshRequest {
     /// The device authenticates its relay socket.
     #[serde(default)]
     pub authenticate_to_rvd: Option<bool>,
+    /// `payload` or `escr`; absent means `payload`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay_auth_mode: Option<String>,
+    /// The secret that hides answers to the relay's challenges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay_auth_aes_key: Option<RelayAuthKey>,
     /// Goes into the auth line.
     #[serde(default)]
     pub client_nonce: Option<String>,
@@ -39,6 +46,9 @@ pub struct SshRequest {
     /// The client can hold a key for each direction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub twin_keys: Option<bool>,
+    /// The relay's atSign.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay_atsign: Option<String>,
 }
 
 /// The payload of `npt_request`, fields in the order of the reference.
@@ -58,6 +68,12 @@ pub struct NptRequest {
     /// The device authenticates its relay sockets.
     #[serde(default)]
     pub authenticate_to_rvd: Option<bool>,
+    /// `payload` or `escr`; absent means `payload`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay_auth_mode: Option<String>,
+    /// The secret that hides answers to the relay's challenges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay_auth_aes_key: Option<RelayAuthKey>,
     /// Goes into the auth line.
     #[serde(default)]
     pub client_nonce: Option<String>,
@@ -79,6 +95,9 @@ pub struct NptRequest {
     /// The client can hold a key for each direction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub twin_keys: Option<bool>,
+    /// The relay's atSign.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay_atsign: Option<String>,
 }
 
 /// Where the device meets the client.
@@ -88,8 +107,22 @@ pub struct RelayEnd {
     pub host: String,
     /// Port of this side.
     pub port: u16,
-    /// Client and relay nonce for the signed auth line; `None`: this relay asks for none.
-    pub auth: Option<(String, String)>,
+    /// How to authenticate there; `None`: this relay asks for nothing.
+    pub auth: Option<RelayAuth>,
+}
+
+/// How the device proves its relay sockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RelayAuth {
+    /// A signed line with the nonces of client and relay.
+    Payload {
+        /// The client's.
+        client_nonce: String,
+        /// The relay's.
+        rvd_nonce: String,
+    },
+    /// Answers to the relay's challenges, hidden by this key.
+    Escr(RelayAuthKey),
 }
 
 /// Either request with its defaults filled in.
@@ -130,7 +163,17 @@ impl SshRequest {
         let (encrypt, pk) = (self.encrypt_rvd_traffic, self.client_ephemeral_pk);
         Some(SessionRequest {
             session_id: Uuid::parse(&self.session_id)?,
-            relay: relay_end(self.host, self.port, self.authenticate_to_rvd, self.client_nonce, self.rvd_nonce)?,
+            relay: relay_end(
+                self.host,
+                self.port,
+                asked_auth(
+                    self.authenticate_to_rvd,
+                    self.relay_auth_mode.as_deref(),
+                    self.relay_auth_aes_key,
+                    self.client_nonce,
+                    self.rvd_nonce,
+                )?,
+            )?,
             target: HostPort::localhost(sshd_port),
             ephemeral_key: ephemeral(encrypt, pk, self.client_ephemeral_pk_type.as_deref())?,
             twin_keys: self.twin_keys == Some(true),
@@ -154,9 +197,13 @@ impl NptRequest {
             relay: relay_end(
                 self.rvd_host,
                 self.rvd_port,
-                self.authenticate_to_rvd,
-                self.client_nonce,
-                self.rvd_nonce,
+                asked_auth(
+                    self.authenticate_to_rvd,
+                    self.relay_auth_mode.as_deref(),
+                    self.relay_auth_aes_key,
+                    self.client_nonce,
+                    self.rvd_nonce,
+                )?,
             )?,
             target: HostPort { host, port: self.requested_port },
             ephemeral_key: ephemeral(encrypt, pk, self.client_ephemeral_pk_type.as_deref())?,
@@ -167,18 +214,27 @@ impl NptRequest {
     }
 }
 
-fn relay_end(
-    host: String,
-    port: u16,
+fn relay_end(host: String, port: u16, auth: Option<RelayAuth>) -> Option<RelayEnd> {
+    (!host.is_empty() && host.len() <= 253 && port > 0).then_some(RelayEnd { host, port, auth })
+}
+
+/// `None`: asked for something that is incomplete or that we cannot do.
+#[expect(clippy::option_option, reason = "outer: refused; inner: not asked for")]
+fn asked_auth(
     authenticate: Option<bool>,
+    mode: Option<&str>,
+    key: Option<RelayAuthKey>,
     client_nonce: Option<String>,
     rvd_nonce: Option<String>,
-) -> Option<RelayEnd> {
-    let auth = match authenticate {
-        Some(true) => Some((client_nonce?, rvd_nonce?)),
-        _ => None,
-    };
-    (!host.is_empty() && host.len() <= 253 && port > 0).then_some(RelayEnd { host, port, auth })
+) -> Option<Option<RelayAuth>> {
+    match (authenticate, mode) {
+        (Some(true), None | Some("payload")) => {
+            Some(Some(RelayAuth::Payload { client_nonce: client_nonce?, rvd_nonce: rvd_nonce? }))
+        }
+        (Some(true), Some("escr")) => Some(Some(RelayAuth::Escr(key?))),
+        (Some(true), Some(_)) => None,
+        _ => Some(None),
+    }
 }
 
 /// `None`: encryption is asked for and cannot be given.
@@ -204,8 +260,23 @@ mod tests {
         assert!(printed.starts_with(NPT.trim_end_matches('}')), "{printed}");
         let checked = request.check().unwrap();
         assert_eq!(checked.target, HostPort::localhost(3389));
-        assert_eq!(checked.relay.auth, Some(("c".into(), "r".into())));
+        let line = RelayAuth::Payload { client_nonce: "c".into(), rvd_nonce: "r".into() };
+        assert_eq!(checked.relay.auth, Some(line));
         assert!(!checked.twin_keys);
+    }
+
+    #[test]
+    fn the_2025_request_names_the_way_to_authenticate() {
+        let newer =
+            NPT.replace(r#""clientNonce""#, r#""relayAuthMode":"escr","relayAuthAesKey":"c2VjcmV0","clientNonce""#);
+        let request: NptRequest = serde_json::from_str(&newer).unwrap();
+        assert!(!format!("{request:?}").contains("c2VjcmV0"), "a secret has no Debug");
+        let printed = serde_json::to_string(&request).unwrap();
+        assert!(printed.starts_with(newer.trim_end_matches('}')), "{printed}");
+        assert_eq!(request.check().unwrap().relay.auth, Some(RelayAuth::Escr(RelayAuthKey::new("c2VjcmV0".into()))));
+        let check = |text: &str| serde_json::from_str::<NptRequest>(text).unwrap().check();
+        assert!(check(&newer.replace("escr", "later")).is_none(), "a way that we do not know");
+        assert!(check(&newer.replace("\"relayAuthAesKey\":\"c2VjcmV0\",", "")).is_none(), "no key");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use postern_client::{Client, ClientError, Settings, identity};
 use postern_crypto::SignatureHash;
-use postern_link::RelayPort;
+use postern_link::{RelayAuth, RelayPort};
 use postern_net::tasks::Tasks;
 use postern_net::tls::Trust;
 use postern_observe::{Verbosity, say};
@@ -250,12 +250,14 @@ impl Setup<'_> {
         let reply = RelayReply::parse(&text)
             .map_err(|error| Trouble::RelayNonsense(common.relay.clone(), error.to_string()))?;
         self.steps.tell("Received host and port from srvd");
-        let auth_line = match &reply.nonce {
-            Some(nonce) if common.authenticate_client => Some(Arc::new(self.auth_line(&client_nonce, nonce)?)),
-            _ => None,
+        let auth = match &reply.nonce {
+            Some(nonce) if common.authenticate_client => {
+                RelayAuth::Line(Arc::new(self.auth_line(&client_nonce, nonce)?))
+            }
+            _ => RelayAuth::Nothing,
         };
         let numbered = common.dialect.numbers_sockets();
-        let port = RelayPort { host: reply.host.clone(), port: reply.port_a.get(), auth_line, numbered };
+        let port = RelayPort { host: reply.host.clone(), port: reply.port_a.get(), auth, numbered };
         let dial = port.clone();
         let steps = self.steps;
         let first = async move {
@@ -301,6 +303,8 @@ impl Setup<'_> {
                     host: host.to_owned(),
                     port,
                     authenticate_to_rvd: Some(common.authenticate_device),
+                    relay_auth_mode: None,
+                    relay_auth_aes_key: None,
                     client_nonce: Some(client_nonce),
                     rvd_nonce,
                     encrypt_rvd_traffic: Some(common.encrypt),
@@ -308,6 +312,7 @@ impl Setup<'_> {
                     client_ephemeral_pk_type: pk_type,
                     // Daemons that do not know the field ignore it and answer with one key.
                     twin_keys: common.dialect.has_twin_keys().then_some(true),
+                    relay_atsign: None,
                 };
                 ("ssh_request", Envelope::sign(&request, signer))
             }
@@ -319,6 +324,8 @@ impl Setup<'_> {
                     requested_port: *target_port,
                     requested_host: target.clone(),
                     authenticate_to_rvd: Some(common.authenticate_device),
+                    relay_auth_mode: None,
+                    relay_auth_aes_key: None,
                     client_nonce: Some(client_nonce),
                     rvd_nonce,
                     encrypt_rvd_traffic: Some(common.encrypt),
@@ -326,6 +333,7 @@ impl Setup<'_> {
                     client_ephemeral_pk_type: pk_type,
                     timeout: u64::try_from(timeout.as_millis()).ok(),
                     twin_keys: common.dialect.has_twin_keys().then_some(true),
+                    relay_atsign: None,
                 };
                 ("npt_request", Envelope::sign(&request, signer))
             }

@@ -6,23 +6,21 @@ use std::sync::Arc;
 
 use postern_net::pump::{self, Carried};
 use postern_net::seats::{Seat, SettledSeat};
-use postern_rendezvous::limits::AUTH_LINE_BYTES;
+use postern_proto::SigningKeyName;
 use postern_rendezvous::{AuthFailure, Side, SocketId};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::SessionSpec;
-
-/// How much of a line is read at once; a usual one has about 580 bytes.
-const READ_BYTES: usize = 1024;
+use super::Live;
+use super::proof::{self, Shown};
 
 /// A socket, and what was read from it beyond its line.
 pub(super) struct Guest {
-    socket: TcpStream,
-    leftover: Vec<u8>,
+    pub(super) socket: TcpStream,
+    pub(super) leftover: Vec<u8>,
     seat: Place,
 }
 
@@ -41,9 +39,17 @@ pub(super) enum Fate {
 
 /// What a guest tells its session.
 pub(super) enum News {
-    Authenticated { side: Side, id: SocketId, number: Option<u32> },
+    Authenticated { side: Side, id: SocketId, number: Option<u32>, key: Option<(SigningKeyName, String)> },
     Failed { side: Side, id: SocketId, why: AuthFailure },
     Gone { side: Side, id: SocketId },
+}
+
+/// A guest that has proved itself at the port for all.
+pub(super) struct Admitted {
+    pub(super) guest: Guest,
+    pub(super) side: Side,
+    pub(super) number: Option<u32>,
+    pub(super) key: (SigningKeyName, String),
 }
 
 /// A live pair. Its end is told when it is dropped, so that no way out can forget it.
@@ -71,7 +77,7 @@ impl Guest {
     }
 
     /// Moves from the strangers' seats to the others. None: there is no place.
-    fn settle(mut self) -> Option<Self> {
+    pub(super) fn settle(mut self) -> Option<Self> {
         self.seat = match self.seat {
             Place::Anonymous(seat) => Place::Settled(seat.settle()?),
             settled @ Place::Settled(_) => settled,
@@ -80,7 +86,7 @@ impl Guest {
     }
 
     /// Cancelled when this socket is to make place for a newer one; never, once it has settled.
-    fn leave_token(&self) -> CancellationToken {
+    pub(super) fn leave_token(&self) -> CancellationToken {
         match &self.seat {
             Place::Anonymous(seat) => seat.leave_token().clone(),
             Place::Settled(_) => CancellationToken::new(),
@@ -93,31 +99,31 @@ pub(super) struct Keeper {
     pub(super) side: Side,
     pub(super) id: SocketId,
     /// What it must prove; none if nothing.
-    pub(super) prove: Option<Arc<SessionSpec>>,
+    pub(super) prove: Option<Arc<Live>>,
     pub(super) news: mpsc::Sender<News>,
 }
 
 impl Keeper {
     pub(super) async fn keep(self, mut guest: Guest, mut fate: oneshot::Receiver<Fate>) {
         let (side, id) = (self.side, self.id);
-        if let Some(spec) = &self.prove {
+        if let Some(live) = &self.prove {
             let leave = guest.leave_token();
-            let proof = tokio::select! {
+            let shown = tokio::select! {
                 biased; // the session's word wins
                 _ = &mut fate => return, // only ever "leave": nobody is joined before he has proved himself
                 () = leave.cancelled() => None,
-                proof = prove(side, &mut guest, spec) => proof,
+                shown = proof::show(side, &mut guest, live) => shown,
             };
-            let settled = match proof {
-                Some(Ok(number)) => guest.settle().map(|guest| (guest, number)),
+            let settled = match shown {
+                Some(Ok(shown)) => guest.settle().map(|guest| (guest, shown)),
                 Some(Err(why)) => return self.tell(News::Failed { side, id, why }).await,
                 None => None,
             };
-            let Some((settled, number)) = settled else {
+            let Some((settled, Shown { number, key })) = settled else {
                 return self.tell(News::Gone { side, id }).await;
             };
             guest = settled;
-            self.tell(News::Authenticated { side, id, number }).await;
+            self.tell(News::Authenticated { side, id, number, key }).await;
         }
         let leave = guest.leave_token();
         let fate = tokio::select! {
@@ -137,27 +143,6 @@ impl Keeper {
     async fn tell(&self, news: News) {
         drop(self.news.send(news).await);
     }
-}
-
-/// Reads one line, bounded, and checks it. What came after it is kept. None: the socket died.
-async fn prove(side: Side, guest: &mut Guest, spec: &SessionSpec) -> Option<Result<Option<u32>, AuthFailure>> {
-    let mut line = Vec::with_capacity(READ_BYTES);
-    let end = loop {
-        let seen = line.len();
-        let room = (AUTH_LINE_BYTES + 1 - seen).min(READ_BYTES);
-        let n = (&mut guest.socket).take(room as u64).read_buf(&mut line).await.ok()?;
-        if n == 0 {
-            return None;
-        }
-        if let Some(at) = line[seen..].iter().position(|byte| *byte == b'\n') {
-            break seen + at + 1;
-        }
-        if line.len() > AUTH_LINE_BYTES {
-            return Some(Err(AuthFailure::TooLong));
-        }
-    };
-    guest.leftover = line.split_off(end);
-    Some(spec.expected.check(&line, |text, signature, hash| (spec.verify)(side, text, signature, hash)))
 }
 
 /// Waits until a socket that nobody reads is dead: it has ended without having sent anything, or it was reset.

@@ -1,30 +1,72 @@
 //! The relay's engine: opens sessions within limits and counts them. One session is one task, see [`session`](self).
 
+mod entrance;
 mod guest;
+mod proof;
 mod session;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use postern_crypto::AesKey;
 use postern_net::pump::Carried;
 use postern_net::seats::Seats;
 use postern_net::tasks::Tasks;
 use postern_net::tcp;
-use postern_rendezvous::{Expected, HashAlgo, Side};
+use postern_proto::SigningKeyName;
+use postern_rendezvous::{AuthMode, EscrParties, Expected, HashAlgo, Side};
 use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::RelayLimits;
+use crate::limits::{ADMISSIONS, RelayLimits};
 
 /// Whether this signature over this text is of the atSign to which the side belongs. Called on the relay's tasks: it
 /// must not block for longer than a signature takes.
 pub type Verify = Arc<dyn Fn(Side, &str, &[u8], HashAlgo) -> bool + Send + Sync>;
+
+/// Where signing keys come from.
+pub trait SigningKeys: Send + Sync {
+    /// What the record says now; `Ok(None)`: there is no such record. `Err`: nobody can tell.
+    fn record<'a>(&'a self, name: &'a SigningKeyName) -> Pin<Box<dyn Future<Output = KeyRecord> + Send + 'a>>;
+}
+
+/// See [`SigningKeys::record`].
+pub type KeyRecord = Result<Option<String>, Unknown>;
+
+/// The key's atServer cannot be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unknown;
+
+/// What a session needs for sockets that answer challenges.
+#[derive(Clone)]
+pub struct EscrSpec {
+    /// The secret that hides the answers.
+    pub key: AesKey,
+    /// Whose keys prove which side.
+    pub parties: EscrParties,
+    /// Where those keys are fetched.
+    pub keys: Arc<dyn SigningKeys>,
+}
+
+/// Which way of authentication a session's sockets take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Modes {
+    /// This one, both sides.
+    One(AuthMode),
+    /// Each socket its own: who speaks first sends a line, who waits is asked for a proof. What is known of side A
+    /// already.
+    Detect(Option<AuthMode>),
+}
 
 /// What a session is to be.
 pub struct SessionSpec {
@@ -36,8 +78,14 @@ pub struct SessionSpec {
     pub authenticate_a: bool,
     /// Sockets of side B must authenticate.
     pub authenticate_b: bool,
-    /// Checks their signatures.
+    /// Checks the signatures of lines.
     pub verify: Verify,
+    /// For proofs; without it there are lines only.
+    pub escr: Option<EscrSpec>,
+    /// Lines or proofs.
+    pub modes: Modes,
+    /// No ports of its own: both sides come through the relay's port for all.
+    pub single_port: bool,
 }
 
 impl fmt::Debug for SessionSpec {
@@ -46,7 +94,7 @@ impl fmt::Debug for SessionSpec {
     }
 }
 
-/// Two ports are open.
+/// Two ports are open, or the one for all.
 #[derive(Debug)]
 pub struct Session {
     /// The client's.
@@ -78,6 +126,10 @@ pub enum Refusal {
     TooManyOfYours,
     /// The relay is stopping.
     Stopping,
+    /// A session of this name is open.
+    Known,
+    /// There is no port for all.
+    NoSinglePort,
     /// No port could be opened; the reason is for the relay's operator.
     Ports(io::Error),
 }
@@ -88,6 +140,8 @@ impl fmt::Display for Refusal {
             Self::Full => "this relay is full; try again later or use another relay",
             Self::TooManyOfYours => "your atSign has too many sessions open on this relay",
             Self::Stopping => "this relay is shutting down",
+            Self::Known => "a session with this id is open already",
+            Self::NoSinglePort => "this relay does not serve sessions on a single port; leave out --443",
             Self::Ports(_) => "this relay could not open ports",
         })
     }
@@ -97,7 +151,7 @@ impl std::error::Error for Refusal {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Ports(error) => Some(error),
-            Self::Full | Self::TooManyOfYours | Self::Stopping => None,
+            _ => None,
         }
     }
 }
@@ -129,12 +183,24 @@ struct Shared {
     tasks: Tasks,
     open: Mutex<Open>,
     counters: Counters,
+    single_port: Option<NonZeroU16>,
 }
 
 #[derive(Default)]
 struct Open {
     sessions: usize,
+    live: BTreeMap<String, Arc<Live>>,
     by_requester: BTreeMap<String, usize>,
+}
+
+/// What others than its own task may know of a session.
+struct Live {
+    spec: SessionSpec,
+    /// What is known of the sides: A, B.
+    known: watch::Sender<[Option<AuthMode>; 2]>,
+    admissions: mpsc::Sender<guest::Admitted>,
+    /// See [`RelayLimits::detect_window`].
+    detect_window: Duration,
 }
 
 #[derive(Default)]
@@ -150,12 +216,34 @@ impl Relay {
     /// A relay without sessions. They run on `tasks` and stop with its token.
     #[must_use]
     pub fn new(limits: RelayLimits, tasks: Tasks) -> Self {
-        let seats = Seats::new(limits.seats);
-        let (open, counters) = (Mutex::default(), Counters::default());
-        Self { shared: Arc::new(Shared { limits, seats, tasks, open, counters }) }
+        Self::made(limits, tasks, None)
     }
 
-    /// Opens two ports for a session. To be called within the runtime.
+    /// The same with a port for all sessions that want no ports of their own. To be called within the runtime.
+    ///
+    /// # Errors
+    /// `port` cannot be had.
+    pub fn with_single_port(limits: RelayLimits, tasks: Tasks, port: u16) -> io::Result<Self> {
+        let listener = tcp::listen(SocketAddr::new(limits.bind, port))?;
+        let port = NonZeroU16::new(listener.local_addr()?.port()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let relay = Self::made(limits, tasks, Some(port));
+        relay.shared.tasks.spawn(entrance::serve(listener, Arc::clone(&relay.shared)));
+        Ok(relay)
+    }
+
+    fn made(limits: RelayLimits, tasks: Tasks, single_port: Option<NonZeroU16>) -> Self {
+        let seats = Seats::new(limits.seats);
+        let (open, counters) = (Mutex::default(), Counters::default());
+        Self { shared: Arc::new(Shared { limits, seats, tasks, open, counters, single_port }) }
+    }
+
+    /// The port for all.
+    #[must_use]
+    pub fn single_port(&self) -> Option<NonZeroU16> {
+        self.shared.single_port
+    }
+
+    /// Opens a session. To be called within the runtime.
     ///
     /// # Errors
     /// See [`Refusal`].
@@ -172,13 +260,52 @@ impl Relay {
         if shared.tasks.token().is_cancelled() {
             return Err(Refusal::Stopping);
         }
-        let permit = Permit::take(shared, &spec.requester)?;
-        let (listener_a, port_a) = self.bind().map_err(Refusal::Ports)?;
-        let (listener_b, port_b) = self.bind().map_err(Refusal::Ports)?;
+        let single = if spec.single_port { Some(shared.single_port.ok_or(Refusal::NoSinglePort)?) } else { None };
+        let hint = match &spec.modes {
+            Modes::Detect(hint) => hint.clone(),
+            Modes::One(_) => None,
+        };
+        let (admissions, admitted) = mpsc::channel(ADMISSIONS);
+        let known = watch::Sender::new([hint, None]);
+        let (permit, live) =
+            Permit::take(shared, Live { spec, known, admissions, detect_window: shared.limits.detect_window })?;
+        let (listeners, port_a, port_b) = match single {
+            Some(port) => (None, port, port),
+            None => {
+                let (listener_a, port_a) = self.bind().map_err(Refusal::Ports)?;
+                let (listener_b, port_b) = self.bind().map_err(Refusal::Ports)?;
+                (Some((listener_a, listener_b)), port_a, port_b)
+            }
+        };
         let stop = shared.tasks.token().child_token();
-        let session = session::Running::new(permit, spec, listener_a, listener_b, stop.clone());
+        let session = session::Running::new(permit, live, listeners, admitted, stop.clone());
         let ended = shared.tasks.spawn(session.run());
         Ok(Session { port_a, port_b, stop, ended })
+    }
+
+    /// The client tells how its sockets and the device's will authenticate. Believed only of who opened the session, with
+    /// the session's nonce.
+    pub fn hint(
+        &self,
+        session_id: &str,
+        requester: &str,
+        nonce: &str,
+        a: Option<AuthMode>,
+        b: Option<AuthMode>,
+    ) -> bool {
+        let Some(live) = self.shared.live(session_id) else { return false };
+        if live.spec.requester != requester || live.spec.expected.rvd_nonce != nonce {
+            return false;
+        }
+        live.known.send_modify(|known| {
+            for (place, hint) in known.iter_mut().zip([a, b]) {
+                // What a socket has shown is better known.
+                if place.is_none() {
+                    *place = hint;
+                }
+            }
+        });
+        true
     }
 
     fn bind(&self) -> io::Result<(TcpListener, NonZeroU16)> {
@@ -225,27 +352,38 @@ impl Shared {
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn live(&self, session_id: &str) -> Option<Arc<Live>> {
+        self.open().live.get(session_id).cloned()
+    }
 }
 
 /// One session's place in the counts; dropping it gives it back.
 struct Permit {
     shared: Arc<Shared>,
-    requester: String,
+    live: Arc<Live>,
 }
 
 impl Permit {
-    fn take(shared: &Arc<Shared>, requester: &str) -> Result<Self, Refusal> {
+    fn take(shared: &Arc<Shared>, live: Live) -> Result<(Self, Arc<Live>), Refusal> {
         let mut open = shared.open();
         if open.sessions >= shared.limits.sessions {
             return Err(Refusal::Full);
         }
+        let id = &live.spec.expected.session_id;
+        if open.live.contains_key(id) {
+            return Err(Refusal::Known);
+        }
+        let requester = &live.spec.requester;
         let theirs = open.by_requester.get(requester).copied().unwrap_or(0);
         if theirs >= shared.limits.sessions_per_atsign {
             return Err(Refusal::TooManyOfYours);
         }
+        let live = Arc::new(live);
         open.sessions += 1;
-        open.by_requester.insert(requester.to_owned(), theirs + 1);
-        Ok(Self { shared: Arc::clone(shared), requester: requester.to_owned() })
+        open.by_requester.insert(live.spec.requester.clone(), theirs + 1);
+        open.live.insert(live.spec.expected.session_id.clone(), Arc::clone(&live));
+        Ok((Self { shared: Arc::clone(shared), live: Arc::clone(&live) }, live))
     }
 }
 
@@ -253,10 +391,12 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut open = self.shared.open();
         open.sessions -= 1;
-        if let Some(theirs) = open.by_requester.get_mut(&self.requester) {
+        open.live.remove(&self.live.spec.expected.session_id);
+        let requester = &self.live.spec.requester;
+        if let Some(theirs) = open.by_requester.get_mut(requester) {
             *theirs -= 1;
             if *theirs == 0 {
-                open.by_requester.remove(&self.requester);
+                open.by_requester.remove(requester);
             }
         }
     }

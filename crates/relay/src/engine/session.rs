@@ -10,22 +10,25 @@ use std::time::Instant;
 
 use postern_net::pump::Carried;
 use postern_net::tcp;
+use postern_proto::SigningKeyName;
+use postern_rendezvous::limits::KEYS_PER_SESSION;
 use postern_rendezvous::{Action, Meeting, MeetingRules, Side, SocketId, Why};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep_until;
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::guest::{Fate, Guest, Keeper, News, Pair};
-use super::{Permit, SessionSpec, Tally};
+use super::guest::{Admitted, Fate, Guest, Keeper, News, Pair};
+use super::{Live, Permit, Tally};
 use crate::limits::{ACCEPT_PAUSE, EVENTS};
 
 pub(super) struct Running {
     permit: Permit,
-    spec: Arc<SessionSpec>,
-    listener_a: TcpListener,
-    listener_b: TcpListener,
+    live: Arc<Live>,
+    /// Of side A and B; none where both come through the port for all.
+    listeners: Option<(TcpListener, TcpListener)>,
+    admitted: mpsc::Receiver<Admitted>,
     stop: CancellationToken,
     meeting: Meeting,
     next_id: u64,
@@ -34,6 +37,9 @@ pub(super) struct Running {
     /// No `accept` before this moment.
     pause_until: Option<Instant>,
     tally: Tally,
+    /// The keys that have proved sockets, and what their records said.
+    keys: BTreeMap<SigningKeyName, String>,
+    recheck: Interval,
 }
 
 /// What guests tell, and what pairs leave behind.
@@ -52,32 +58,37 @@ struct Mouths {
 impl Running {
     pub(super) fn new(
         permit: Permit,
-        spec: SessionSpec,
-        listener_a: TcpListener,
-        listener_b: TcpListener,
+        live: Arc<Live>,
+        listeners: Option<(TcpListener, TcpListener)>,
+        admitted: mpsc::Receiver<Admitted>,
         stop: CancellationToken,
     ) -> Self {
         let limits = &permit.shared.limits;
         let rules = MeetingRules {
-            authenticate_a: spec.authenticate_a,
-            authenticate_b: spec.authenticate_b,
-            auth_within: limits.auth_within,
+            authenticate_a: live.spec.authenticate_a,
+            authenticate_b: live.spec.authenticate_b,
+            auth_within: if live.spec.escr.is_some() { limits.prove_within } else { limits.auth_within },
             grace: limits.grace,
             unauthenticated_per_side: limits.unauthenticated_per_side,
             waiting_per_side: limits.waiting_per_side,
             live_pairs: limits.live_pairs,
         };
+        let mut recheck = interval(limits.key_recheck);
+        recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        recheck.reset();
         Self {
             meeting: Meeting::new(rules, Instant::now()),
             permit,
-            spec: Arc::new(spec),
-            listener_a,
-            listener_b,
+            live,
+            listeners,
+            admitted,
             stop,
             next_id: 0,
             fates: BTreeMap::new(),
             pause_until: None,
             tally: Tally::default(),
+            keys: BTreeMap::new(),
+            recheck,
         }
     }
 
@@ -99,7 +110,9 @@ impl Running {
                 () = until(self.meeting.poll_timeout()) => self.meeting.handle_timeout(Instant::now()),
                 Some((a, carried)) = ears.pairs.recv() => self.pair_ended(a, carried),
                 Some(news) = ears.news.recv() => self.hear(news),
-                (side, accepted) = accept(&self.listener_a, &self.listener_b, self.pause_until) => {
+                _ = self.recheck.tick(), if !self.keys.is_empty() => self.recheck_keys(),
+                Some(admitted) = self.admitted.recv() => self.admit(admitted, &mouths),
+                (side, accepted) = accept(self.listeners.as_ref(), self.pause_until) => {
                     self.welcome(side, accepted, &mouths);
                 }
             }
@@ -146,8 +159,12 @@ impl Running {
 
     fn hear(&mut self, news: News) {
         match news {
-            News::Authenticated { side, id, number } => {
-                self.meeting.authenticated(side, id, number, Instant::now());
+            News::Authenticated { side, id, number, key } => {
+                if self.keep_key(key) {
+                    self.meeting.authenticated(side, id, number, Instant::now());
+                } else {
+                    self.meeting.failed(side, id);
+                }
             }
             News::Failed { side, id, why } => {
                 debug!(id = id.0, error = %why, "guest failed to authenticate");
@@ -158,6 +175,59 @@ impl Running {
                 self.meeting.gone(side, id);
             }
         }
+    }
+
+    /// Remembers what proved a socket. False: too many keys prove sockets of this session.
+    fn keep_key(&mut self, key: Option<(SigningKeyName, String)>) -> bool {
+        let Some((name, record)) = key else { return true };
+        if self.keys.len() >= KEYS_PER_SESSION && !self.keys.contains_key(&name) {
+            return false;
+        }
+        self.keys.insert(name, record);
+        true
+    }
+
+    /// A guest that has proved itself at the port for all.
+    fn admit(&mut self, admitted: Admitted, mouths: &Mouths) {
+        let Admitted { guest, side, number, key } = admitted;
+        if !self.keep_key(Some(key)) {
+            return;
+        }
+        let (id, fate) = self.new_guest();
+        let keeper = Keeper { side, id, prove: None, news: mouths.news.clone() };
+        debug!(?side, id = id.0, "guest admitted");
+        self.meeting.admitted(side, id, number);
+        self.permit.shared.tasks.spawn(keeper.keep(guest, fate));
+    }
+
+    fn new_guest(&mut self) -> (SocketId, oneshot::Receiver<Fate>) {
+        let id = SocketId(self.next_id);
+        self.next_id += 1;
+        let (fate, heard_fate) = oneshot::channel();
+        self.fates.insert(id, fate);
+        (id, heard_fate)
+    }
+
+    /// Looks whether the keys still are what they were, and ends the session when one is not. An atServer that cannot be
+    /// asked ends nothing.
+    fn recheck_keys(&self) {
+        let Some(escr) = &self.live.spec.escr else { return };
+        let (keys, used, stop) = (Arc::clone(&escr.keys), self.keys.clone(), self.stop.clone());
+        self.permit.shared.tasks.spawn(async move {
+            let check = async {
+                for (name, record) in &used {
+                    if matches!(keys.record(name).await, Ok(now) if now.as_ref() != Some(record)) {
+                        debug!(%name, "a key that proved sockets is no longer shown: session cut");
+                        return stop.cancel();
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = check => {}
+            }
+        });
     }
 
     fn welcome(&mut self, side: Side, accepted: io::Result<(TcpStream, SocketAddr)>, mouths: &Mouths) {
@@ -177,11 +247,8 @@ impl Running {
         if tcp::tune(&socket).is_err() {
             return; // already gone
         }
-        let id = SocketId(self.next_id);
-        self.next_id += 1;
-        let (fate, heard_fate) = oneshot::channel();
-        self.fates.insert(id, fate);
-        let prove = self.meeting.must_authenticate(side).then(|| Arc::clone(&self.spec));
+        let (id, heard_fate) = self.new_guest();
+        let prove = self.meeting.must_authenticate(side).then(|| Arc::clone(&self.live));
         let keeper = Keeper { side, id, prove, news: mouths.news.clone() };
         debug!(?side, id = id.0, %peer, "guest arrived");
         self.meeting.arrived(side, id, Instant::now());
@@ -210,10 +277,10 @@ async fn until(moment: Option<Instant>) {
 
 /// The next socket of either side; `select!` draws lots, so a flood on one port does not starve the other. Cancel-safe.
 async fn accept(
-    a: &TcpListener,
-    b: &TcpListener,
+    listeners: Option<&(TcpListener, TcpListener)>,
     pause_until: Option<Instant>,
 ) -> (Side, io::Result<(TcpStream, SocketAddr)>) {
+    let Some((a, b)) = listeners else { return pending().await };
     if let Some(moment) = pause_until {
         sleep_until(moment.into()).await;
     }

@@ -21,6 +21,25 @@ pub enum Side {
 }
 
 impl Side {
+    /// Its letter in proofs.
+    #[must_use]
+    pub fn letter(self) -> &'static str {
+        match self {
+            Self::A => "a",
+            Self::B => "b",
+        }
+    }
+
+    /// The side of a letter in a proof.
+    #[must_use]
+    pub fn of_letter(letter: &str) -> Option<Self> {
+        match letter {
+            "a" => Some(Self::A),
+            "b" => Some(Self::B),
+            _ => None,
+        }
+    }
+
     /// The other one.
     #[must_use]
     pub fn other(self) -> Self {
@@ -207,6 +226,11 @@ impl Meeting {
             Some(_) => self.close(id, Why::TooSlow),
             None => {} // already closed; the news crossed
         }
+    }
+
+    /// A socket has proved itself elsewhere, and waits at once.
+    pub fn admitted(&mut self, side: Side, id: SocketId, number: Option<u32>) {
+        if self.is_over() { self.close(id, Why::Over) } else { self.wait(side, id, number) }
     }
 
     /// A socket's line was not good, or never came.

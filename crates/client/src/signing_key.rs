@@ -1,0 +1,48 @@
+//! The public record that lets others check what our enrolment's key has signed.
+
+use postern_proto::verb::{Llookup, Lookup, Update};
+use postern_proto::{AtSign, Detail, Metadata, Request, SigningKeyName};
+
+use crate::error::ClientError;
+use crate::handle::Client;
+
+impl Client {
+    /// The name under which our signing key is published.
+    pub fn signing_key_name(&self) -> Result<SigningKeyName, ClientError> {
+        let identity = self.identity();
+        SigningKeyName::new(identity.keys.enrollment_id.as_deref(), &identity.at_sign)
+            .ok_or(ClientError::Malformed("the enrolment id of our key file"))
+    }
+
+    /// Sees to it that the public half of our login key lies in its record, and names the record. One round trip when it
+    /// does already, two when not.
+    ///
+    /// # Errors
+    /// The atServer does not let us write it, or another key lies there: nothing that we sign will be believed.
+    pub async fn publish_signing_key(&self) -> Result<SigningKeyName, ClientError> {
+        let name = self.signing_key_name()?;
+        let ours = self.identity().keys.pkam.public_key().map_err(|_| ClientError::Crypto("our login key"))?;
+        let ours = ours.to_base64();
+        match self.request(Request::Llookup(Llookup::value(name.key()))).await {
+            Ok(known) if known == ours => return Ok(name),
+            Ok(_) => return Err(ClientError::Malformed("our signing key: another one is published in its place")),
+            Err(error) if error.is_no_such_key() => {}
+            Err(error) => return Err(error),
+        }
+        let metadata = Metadata { is_encrypted: Some(false), ..Metadata::default() };
+        let update = Update { key: name.key(), metadata: metadata.into(), value: ours };
+        self.request(Request::Update(update)).await?;
+        Ok(name)
+    }
+
+    /// What the record of a peer's signing key says now. `None`: there is no such record, so the enrolment is not active.
+    pub async fn signing_key_record(&self, name: &SigningKeyName) -> Result<Option<String>, ClientError> {
+        let owner: AtSign = name.owner().clone();
+        let lookup = Lookup { bypass_cache: true, detail: Detail::Value, name: name.record(), owner };
+        match self.request(Request::Plookup(lookup)).await {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.is_no_such_key() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}

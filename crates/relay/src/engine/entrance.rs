@@ -1,0 +1,90 @@
+//! The port for all: a guest says by its proof which session it belongs to, and on which side.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use postern_net::tcp;
+use postern_rendezvous::{AuthFailure, EscrLine, Proven};
+use tokio::net::TcpListener;
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use super::guest::{Admitted, Guest};
+use super::{Live, Shared, proof};
+use crate::limits::ACCEPT_PAUSE;
+
+/// Accepts until the relay stops. Guests stand on the same seats as those of sessions with ports of their own.
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let stop = shared.tasks.token().clone();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                debug!(%error, "accept failed");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Some(seat) = shared.seats.take(peer.ip()) else { continue };
+        if tcp::tune(&socket).is_err() {
+            continue; // already gone
+        }
+        debug!(%peer, "guest at the port for all");
+        let (guest, shared, stop) = (Guest::new(socket, seat), Arc::clone(&shared), stop.clone());
+        shared.tasks.clone().spawn(async move {
+            let leave = guest.leave_token();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = leave.cancelled() => {}
+                () = welcome(guest, &shared) => {}
+            }
+        });
+    }
+}
+
+async fn welcome(mut guest: Guest, shared: &Shared) {
+    match timeout(shared.limits.prove_within, enter(&mut guest, shared)).await {
+        Ok(Some(Ok((live, proven, record)))) => {
+            let Some(guest) = guest.settle() else { return };
+            let (side, number) = (proven.side(), proven.number());
+            let admitted = Admitted { guest, side, number, key: (proven.key().clone(), record) };
+            // Should the session have ended meanwhile, so has the guest.
+            drop(live.admissions.send(admitted).await);
+        }
+        Ok(None) => {} // died
+        refused => {
+            let why = refused.ok().flatten().and_then(Result::err);
+            debug!(?why, "guest not let in");
+            shared.counters.not_authenticated.fetch_add(1, Ordering::Relaxed);
+            proof::refuse(&guest);
+        }
+    }
+}
+
+/// Asks, and finds the session that the answer speaks of. None: the socket died.
+async fn enter(guest: &mut Guest, shared: &Shared) -> Option<Result<(Arc<Live>, Proven, String), AuthFailure>> {
+    let (challenge, line) = match proof::ask(guest).await? {
+        Ok(asked) => asked,
+        Err(why) => return Some(Err(why)),
+    };
+    let found = async {
+        let line = EscrLine::parse(&line)?;
+        let live = shared.live(line.session_id()).filter(|live| live.spec.single_port);
+        let live = live.ok_or(AuthFailure::OtherSession)?;
+        let escr = live.spec.escr.as_ref().ok_or(AuthFailure::OtherSession)?;
+        let claim = line.open(&escr.key, &challenge, &escr.parties, None)?;
+        let (proven, record) = proof::verify(claim, escr).await?;
+        Ok((Arc::clone(&live), proven, record))
+    };
+    let found = found.await;
+    if found.is_ok() {
+        proof::accept(guest).await?;
+    }
+    Some(found)
+}
