@@ -170,6 +170,7 @@ mod tests {
         assert_eq!(ONLY_443.check_device(true, true, false), Ok(()));
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a base for virtual time; only differences matter")]
     #[test]
     fn who_speaks_first_is_of_2024_and_who_waits_is_asked() {
         let start = Instant::now();
