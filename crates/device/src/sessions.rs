@@ -8,8 +8,8 @@ use postern_link::{DeviceSession, RelayAuth, RelayPort};
 use postern_proto::{AtSign, Notification, Uuid};
 use postern_rendezvous::{AuthLine, ChallengeSigner, EscrProver, Side, SignedLine};
 use postern_session::{
-    Denied, Dialect, Envelope, EnvelopeError, EphemeralSshKey, Guest, Knocked, NAMESPACE, NptRequest, RelayAuth as Asked, Reply,
-    SessionRequest, SshRequest, StreamKeys,
+    Denied, Dialect, Envelope, EnvelopeError, EphemeralSshKey, Guest, Knocked, NAMESPACE, NptRequest,
+    RelayAuth as Asked, Reply, SessionRequest, SshRequest, StreamKeys,
 };
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
