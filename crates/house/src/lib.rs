@@ -1,6 +1,8 @@
 //! What the tests of the whole house share: a house whose client and device are behind NAT, watched
 //! for listening sockets from start to end.
 
+mod matrix;
+
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
@@ -9,6 +11,8 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use postern_testkit::limits::SESSION;
 use postern_testkit::{Listener, ListenerWatch, NatNetwork, Options, Place, Places, World, run, say, user_name};
+
+pub use matrix::Matrix;
 
 /// Port of a service in the device's network, beside the device: the device itself listens on nothing.
 pub const NEIGHBOUR_PORT: u16 = 7000;

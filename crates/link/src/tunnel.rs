@@ -26,8 +26,10 @@ pub struct ClientSession {
     pub keys: Option<StreamKeys>,
     /// The device holds a key for each direction.
     pub twin: bool,
-    /// The device takes heartbeats on the control channel.
-    pub heartbeats: bool,
+    /// How often to say something on the control channel; `None`: the device would not understand it.
+    pub heartbeat: Option<Duration>,
+    /// Announce a connection before its socket has authenticated, as clients of 2024 do.
+    pub announces_first: bool,
     /// Ends the session.
     pub stop: CancellationToken,
 }
@@ -74,7 +76,7 @@ impl ClientSession {
         let mut live = 0usize;
         let mut number = 0u32;
         let mut last_end = Instant::now();
-        let mut beat = tokio::time::interval(CONTROL_HEARTBEAT);
+        let mut beat = tokio::time::interval(self.heartbeat.unwrap_or(CONTROL_HEARTBEAT));
         beat.reset();
         let mut beats = 0u64;
         let children = self.stop.child_token();
@@ -103,7 +105,8 @@ impl ClientSession {
                     };
                     let _ = local.set_nodelay(true);
                     let keys = self.keys.as_ref().map(|_| if self.twin { StreamKeys::twin() } else { StreamKeys::single() });
-                    match open(&self.relay, number.wrapping_add(1), &mut control, keys.as_ref(), self.twin).await {
+                    let how = Opening { number: number.wrapping_add(1), twin: self.twin, first: self.announces_first };
+                    match open(&self.relay, &mut control, keys.as_ref(), how).await {
                         Ok(relay) => {
                             // Counted when announced, as the device does.
                             number = number.wrapping_add(1);
@@ -125,7 +128,7 @@ impl ClientSession {
                         }
                     }
                 }
-                _ = beat.tick(), if self.heartbeats => {
+                _ = beat.tick(), if self.heartbeat.is_some() => {
                     beats += 1;
                     if control.write(&format!("heartbeat:{beats}\n")).await.is_err() {
                         break;
@@ -142,18 +145,30 @@ impl ClientSession {
     }
 }
 
+/// How one more connection begins.
+struct Opening {
+    number: u32,
+    twin: bool,
+    /// Announced first.
+    first: bool,
+}
+
 /// Authenticates a relay socket first, then announces it: relays that do not know numbers pair by order of arrival.
 async fn open(
     relay: &RelayPort,
-    number: u32,
     control: &mut ControlWriter,
     keys: Option<&StreamKeys>,
-    twin: bool,
+    how: Opening,
 ) -> io::Result<TcpStream> {
-    let socket = relay.dial(number).await?;
-    match keys {
-        Some(keys) => control.write(&ControlLine::connect(keys, twin)).await?,
-        None => control.write("connect:no:encrypt\n").await?,
+    let line = match keys {
+        Some(keys) => ControlLine::connect(keys, how.twin),
+        None => ControlLine::connect_plain(),
+    };
+    if how.first {
+        control.write(&line).await?;
+        return relay.dial(how.number).await;
     }
+    let socket = relay.dial(how.number).await?;
+    control.write(&line).await?;
     Ok(socket)
 }

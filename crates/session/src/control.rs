@@ -77,6 +77,11 @@ impl ControlLine {
         keys.map_or(Self::Other, Self::Connect)
     }
 
+    /// The line for a connection that is not encrypted, with its end.
+    pub fn connect_plain() -> zeroize::Zeroizing<String> {
+        zeroize::Zeroizing::new("connect:no:encrypt\n".to_owned())
+    }
+
     /// The line for new keys, with its end. `twin`: five fields instead of three.
     pub fn connect(keys: &StreamKeys, twin: bool) -> zeroize::Zeroizing<String> {
         let (c2d, d2c) = (&keys.c2d, &keys.d2c);

@@ -45,6 +45,11 @@ impl Dialect {
         self == Self::Current
     }
 
+    /// Announces a connection on the control channel before its socket has authenticated.
+    pub fn announces_first(self) -> bool {
+        self == Self::V5_6
+    }
+
     /// Makes and sends an ephemeral ssh key with every ssh session, also when nobody uses it.
     pub fn always_makes_ssh_keys(self) -> bool {
         matches!(self, Self::V4 | Self::V5_6 | Self::V5_11)

@@ -2,6 +2,7 @@
 
 mod arrival;
 mod detach;
+mod devices;
 mod env_file;
 mod limits;
 mod npt;
@@ -20,12 +21,14 @@ use std::process::ExitCode;
 
 use postern_observe::say;
 
+use sshnp_cli::Work;
 pub(crate) use trouble::Trouble;
 
 /// Runs `sshnp` with its arguments, the program name first.
 pub fn sshnp_main(args: Vec<OsString>) -> ExitCode {
     match sshnp_cli::read(args.clone()) {
-        Ok(config) => run("sshnp", config.common.verbosity, sshnp::run(config, args)),
+        Ok(Work::Session(config)) => run("sshnp", config.common.verbosity, sshnp::run(*config, args)),
+        Ok(Work::List(listing)) => run("sshnp", listing.verbosity, devices::run(listing)),
         Err(code) => code,
     }
 }

@@ -20,6 +20,12 @@ pub(crate) const SSH_TUNNEL: Duration = Duration::from_secs(10);
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Of ssh's last words, in bytes: a changed host key takes some 800.
 pub(crate) const LAST_WORDS_BYTES: u64 = 4096;
+/// For the devices of a listing to answer. Source: NoPorts timers.
+pub(crate) const LISTING: Duration = Duration::from_secs(10);
+/// Devices of one listing: each costs a notification and a look-up, which ten seconds must hold.
+pub(crate) const LISTED_DEVICES: usize = 1000;
+/// Silence after which ssh asks whether the other end is there, with `--ssh-client dart`. Source: NoPorts, 15 s.
+pub(crate) const SSH_KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Pause of `npt -K` before it tries again.
 pub(crate) const KEEP_ALIVE_PAUSE: Duration = Duration::from_secs(5);
 /// Bytes under way when ssh has ended get this long to arrive.

@@ -1,6 +1,8 @@
 //! `npt`: a session with many connections behind a local port.
 
 use std::ffi::OsString;
+use std::io;
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use postern_link::{ClientSession, bind_local};
@@ -22,8 +24,7 @@ pub(crate) async fn run(config: Config, args: Vec<OsString>) -> Result<ExitCode,
         return detach::run_second(&args, "npt");
     }
     let stop = signals::shutdown_token().map_err(Trouble::Ssh)?;
-    let local = |error| Trouble::LocalPort(config.local_port, error);
-    let listener = bind_local(&config.local_host, config.local_port).await.map_err(local)?;
+    let listener = listen(&config).await?;
     loop {
         let tasks = Tasks::under(&stop);
         let outcome = tokio::select! {
@@ -48,6 +49,18 @@ pub(crate) async fn run(config: Config, args: Vec<OsString>) -> Result<ExitCode,
     }
 }
 
+/// Listens on the first of the local hosts that can be.
+async fn listen(config: &Config) -> Result<TcpListener, Trouble> {
+    let mut trouble = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for host in &config.local_hosts {
+        match bind_local(host, config.local_port).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => trouble = error,
+        }
+    }
+    Err(Trouble::LocalPort(config.local_port, trouble))
+}
+
 async fn session(config: &Config, listener: &TcpListener, tasks: &Tasks) -> Result<(), Trouble> {
     let common = &config.common;
     let steps = Steps::new(common.quiet, common.verbosity);
@@ -59,7 +72,8 @@ async fn session(config: &Config, listener: &TcpListener, tasks: &Tasks) -> Resu
         first: standing.first,
         keys: standing.keys,
         twin: standing.twin,
-        heartbeats: standing.heartbeats,
+        heartbeat: standing.heartbeats.then_some(config.heartbeat),
+        announces_first: common.dialect.announces_first(),
         stop: stop_of(tasks),
     };
     let address = listener.local_addr().map_err(|error| Trouble::LocalPort(config.local_port, error))?;
@@ -67,8 +81,10 @@ async fn session(config: &Config, listener: &TcpListener, tasks: &Tasks) -> Resu
     if config.print_only {
         detach::let_go(&address.port().to_string())?;
     } else {
-        let host = if config.local_host == "127.0.0.1" { "localhost" } else { config.local_host.as_str() };
-        say(format_args!("npt is listening on {host}:{}", address.port()));
+        // A person types localhost; where it listens on more, that must be seen.
+        let usual = address.ip() == IpAddr::from([127, 0, 0, 1]);
+        let place = if usual { format!("localhost:{}", address.port()) } else { address.to_string() };
+        say(format_args!("npt is listening on {place}"));
     }
     tokio::select! {
         ended = session.multi(listener, config.timeout, tasks) => {

@@ -43,7 +43,8 @@ struct Flags {
     /// Local port; 0 chooses one.
     #[arg(short = 'l', long, alias = "lp", default_value_t = 0)]
     local_port: u16,
-    /// Address to listen on; 0 or 0.0.0.0 for all.
+    /// Address to listen on, or several separated by commas of which the first that works counts; 0 or 0.0.0.0 for
+    /// all.
     #[arg(long, alias = "lh", default_value = "localhost")]
     local_host: String,
     /// Key file of our atSign [default: ~/.atsign/keys/@CLIENT_key.atKeys].
@@ -77,8 +78,9 @@ struct Flags {
     /// Life without connections: 30s, 1h,14m, 7d; 0 for a year.
     #[arg(short = 'T', long, value_name = "SPAN")]
     timeout: Option<String>,
-    #[arg(short = 'H', long, hide = true)]
-    heartbeat: Option<String>,
+    /// How often to say something on the session's first connection, so that middle boxes keep it.
+    #[arg(short = 'H', long, default_value = "5m", value_name = "SPAN")]
+    heartbeat: String,
     /// Encrypt what goes through the relay (on).
     #[arg(long, alias = "et", overrides_with = "no_encrypt_rvd_traffic", hide = true)]
     encrypt_rvd_traffic: bool,
@@ -99,9 +101,11 @@ pub(crate) struct Config {
     pub(crate) common: Common,
     pub(crate) target_host: String,
     pub(crate) target_port: u16,
-    pub(crate) local_host: String,
+    /// The first that can be listened on counts.
+    pub(crate) local_hosts: Vec<String>,
     pub(crate) local_port: u16,
     pub(crate) timeout: Duration,
+    pub(crate) heartbeat: Duration,
     pub(crate) print_only: bool,
     pub(crate) keep_alive: bool,
 }
@@ -146,12 +150,22 @@ fn check(flags: Flags) -> Result<Config, String> {
             span => span.min(YEAR),
         },
     };
-    let local_host = match flags.local_host.as_str() {
-        "0" => "0.0.0.0",
-        // ssh and most programs try 127.0.0.1 when they are told localhost.
-        "localhost" => "127.0.0.1",
-        host => host,
-    };
+    let local_hosts: Vec<String> = flags
+        .local_host
+        .split(',')
+        .map(str::trim)
+        .filter(|host| !host.is_empty())
+        .map(|host| match host {
+            "0" => "0.0.0.0",
+            // ssh and most programs try 127.0.0.1 when they are told localhost.
+            "localhost" => "127.0.0.1",
+            host => host,
+        })
+        .map(str::to_owned)
+        .collect();
+    if local_hosts.is_empty() {
+        return Err("--local-host names no address".into());
+    }
     Ok(Config {
         common: Common {
             from: at_sign("-f", &flags.from)?,
@@ -174,9 +188,10 @@ fn check(flags: Flags) -> Result<Config, String> {
         },
         target_host: flags.remote_host,
         target_port: flags.remote_port,
-        local_host: local_host.to_owned(),
+        local_hosts,
         local_port: flags.local_port,
         timeout,
+        heartbeat: parse_span(&flags.heartbeat).map_err(|e| format!("-H: {e}"))?.clamp(Duration::from_secs(1), YEAR),
         print_only: flags.exit_when_connected,
         keep_alive: flags.keep_alive,
     })

@@ -6,6 +6,8 @@ use std::process::Command;
 use postern_proto::AtSign;
 use postern_session::{DeviceName, SshPublicKey};
 
+use crate::limits::SSH_KEEP_ALIVE;
+
 /// Everything of the command but its first word.
 pub(crate) struct SshCommand {
     words: Vec<String>,
@@ -18,6 +20,8 @@ pub(crate) struct SshOptions {
     pub(crate) extra: Vec<String>,
     /// The remote command.
     pub(crate) command: Vec<String>,
+    /// Ask every 15 s whether the other end is there.
+    pub(crate) keep_alive: bool,
 }
 
 impl SshCommand {
@@ -33,6 +37,9 @@ impl SshCommand {
         if options.identity.is_some() {
             option("StrictHostKeyChecking=accept-new".into());
             option("IdentitiesOnly=yes".into());
+        }
+        if options.keep_alive {
+            words.extend(["-o".into(), format!("ServerAliveInterval={}", SSH_KEEP_ALIVE.as_secs())]);
         }
         words.extend(options.extra.iter().flat_map(|e| split_words(e)));
         words.push(format!("{user}@localhost"));
@@ -139,16 +146,17 @@ mod tests {
 
     #[test]
     fn one_line_as_scripts_expect_it() {
-        let none = SshOptions { identity: None, extra: vec![], command: vec![] };
+        let none = SshOptions { identity: None, extra: vec![], command: vec![], keep_alive: false };
         assert_eq!(command(&none), "ssh -p 4022 -o HostKeyAlias=pi.dev.noports -o CheckHostIP=no root@localhost");
         let all = SshOptions {
             identity: Some("/keys/my id".into()),
             extra: vec!["-L 8080:localhost:80".into(), "-o 'SetEnv A=b c'".into()],
             command: vec!["sh".into(), "-c".into(), "echo 'x'".into()],
+            keep_alive: true,
         };
         assert_eq!(
             command(&all),
-            r"ssh -p 4022 -o HostKeyAlias=pi.dev.noports -o CheckHostIP=no -o StrictHostKeyChecking=accept-new -o IdentitiesOnly=yes -L 8080:localhost:80 -o 'SetEnv A=b c' root@localhost -i '/keys/my id' -- sh -c 'echo '\''x'\'''"
+            r"ssh -p 4022 -o HostKeyAlias=pi.dev.noports -o CheckHostIP=no -o StrictHostKeyChecking=accept-new -o IdentitiesOnly=yes -o ServerAliveInterval=15 -L 8080:localhost:80 -o 'SetEnv A=b c' root@localhost -i '/keys/my id' -- sh -c 'echo '\''x'\'''"
         );
     }
 }

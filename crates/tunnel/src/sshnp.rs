@@ -46,7 +46,8 @@ pub(crate) async fn run(config: Config, args: Vec<OsString>) -> Result<ExitCode,
         first: standing.first,
         keys: standing.keys,
         twin: standing.twin,
-        heartbeats: standing.heartbeats,
+        heartbeat: None,
+        announces_first: common.dialect.announces_first(),
         stop: stop_of(&tasks),
     };
     let tunnel_key = standing.ephemeral.filter(|_| !common.encrypt);

@@ -11,6 +11,7 @@ use postern_observe::{Verbosity, say};
 use postern_proto::AtSign;
 use postern_session::{DeviceName, Dialect, parse_span};
 
+use crate::devices::Listing;
 use crate::env_file;
 use crate::limits::PING;
 use crate::session::{Common, is_user_name};
@@ -90,8 +91,12 @@ struct Flags {
     /// Profile of KEY=VALUE lines; what is typed wins over it.
     #[arg(long, value_name = "FILE")]
     config_file: Option<PathBuf>,
-    #[arg(long, alias = "ls", hide = true)]
+    /// List the devices that tell us of themselves, and which of them answer; with -t and -d, those only.
+    #[arg(long, alias = "ls")]
     list_devices: bool,
+    /// With --list-devices: JSON on stdout.
+    #[arg(long)]
+    json: bool,
     /// Authenticate our sockets to the relay (on).
     #[arg(long, alias = "ac", overrides_with = "no_authenticate_client_to_rvd", hide = true)]
     authenticate_client_to_rvd: bool,
@@ -113,7 +118,8 @@ struct Flags {
     /// Seconds to wait for the device to say what it can do.
     #[arg(long, alias = "dpt", value_name = "SECONDS", default_value_t = 20)]
     daemon_ping_timeout: u64,
-    #[arg(long, default_value = "openssh", hide = true)]
+    /// openssh, or dart: the installed OpenSSH as well, with -i and a keep-alive of 15 s.
+    #[arg(long, default_value = "openssh", value_parser = ["openssh", "dart"], value_name = "NAME")]
     ssh_client: String,
     #[arg(long, alias = "ram", default_value = "payload", hide = true)]
     relay_auth_mode: String,
@@ -131,6 +137,14 @@ struct Flags {
 }
 
 /// What `sshnp` is to do.
+pub(crate) enum Work {
+    /// A session.
+    Session(Box<Config>),
+    /// No session, but a list.
+    List(Listing),
+}
+
+/// The session that is asked for.
 pub(crate) struct Config {
     pub(crate) common: Common,
     pub(crate) local_port: u16,
@@ -147,7 +161,7 @@ pub(crate) fn command() -> clap::Command {
 }
 
 /// Reads the arguments; on trouble everything has been said and the code is to be returned.
-pub(crate) fn read(args: Vec<OsString>) -> Result<Config, ExitCode> {
+pub(crate) fn read(args: Vec<OsString>) -> Result<Work, ExitCode> {
     let parse = |args: &[OsString]| {
         Flags::try_parse_from(args).map_err(|error| {
             let _ = error.print();
@@ -165,16 +179,47 @@ pub(crate) fn read(args: Vec<OsString>) -> Result<Config, ExitCode> {
         with_profile.extend(args.iter().skip(1).cloned());
         flags = parse(&with_profile)?;
     }
-    check(flags).map_err(fail)
+    if flags.list_devices {
+        return check_listing(flags).map(Work::List).map_err(fail);
+    }
+    check(flags).map(|config| Work::Session(Box::new(config))).map_err(fail)
+}
+
+fn check_listing(flags: Flags) -> Result<Listing, String> {
+    let from = flags.from.as_deref().ok_or("name our atSign with -f")?;
+    Ok(Listing {
+        from: at_sign("-f", from)?,
+        to: Some(flags.to).filter(|to| !to.trim().is_empty()).map(|to| at_sign("-t", &to)).transpose()?,
+        device: flags.device.map(|name| DeviceName::parse(&name)).transpose().map_err(|e| e.to_string())?,
+        key_file: flags.key_file,
+        root: parse_root(&flags.root_domain).map_err(|e| e.to_string())?,
+        verbosity: verbosity(flags.debug, flags.verbose),
+        json: flags.json,
+    })
+}
+
+fn at_sign(flag: &str, text: &str) -> Result<AtSign, String> {
+    AtSign::parse(text).map_err(|error| format!("{flag} {text:?}: {error}"))
+}
+
+fn verbosity(debug: bool, verbose: bool) -> Verbosity {
+    match (debug, verbose) {
+        (true, _) => Verbosity::Debug,
+        (_, true) => Verbosity::Info,
+        _ => Verbosity::Quiet,
+    }
 }
 
 fn check(flags: Flags) -> Result<Config, String> {
-    let at_sign = |flag: &str, text: &str| AtSign::parse(text).map_err(|error| format!("{flag} {text:?}: {error}"));
-    if flags.list_devices {
-        return Err("--list-devices is not supported by this version".into());
+    if flags.json {
+        return Err("--json is for --list-devices".into());
     }
-    if flags.ssh_client != "openssh" {
-        return Err(format!("--ssh-client {}: this program runs OpenSSH", flags.ssh_client));
+    let keep_alive = flags.ssh_client == "dart";
+    if keep_alive && flags.identity_file.is_none() {
+        return Err("--ssh-client dart needs an ssh private key: name it with -i".into());
+    }
+    if flags.identity_passphrase.is_some() {
+        say("[WARN] --identity-passphrase is not used: ssh asks for it itself, or takes the key from ssh-agent");
     }
     if flags.relay_auth_mode != "payload" || flags.only_443 {
         return Err("--relay-auth-mode escr and --443 are not supported by this version".into());
@@ -214,11 +259,7 @@ fn check(flags: Flags) -> Result<Config, String> {
             authenticate_device: is_v5 && !flags.no_authenticate_device_to_rvd,
             encrypt: is_v5 && !flags.no_encrypt_rvd_traffic,
             ping_timeout: Duration::from_secs(flags.daemon_ping_timeout.min(3600)).max(Duration::from_secs(1)),
-            verbosity: match (flags.debug, flags.verbose) {
-                (true, _) => Verbosity::Debug,
-                (_, true) => Verbosity::Info,
-                _ => Verbosity::Quiet,
-            },
+            verbosity: verbosity(flags.debug, flags.verbose),
             quiet: flags.quiet,
             dialect: flags.dialect,
         },
@@ -231,7 +272,12 @@ fn check(flags: Flags) -> Result<Config, String> {
             takes_words: flags.add_forwards_to_tunnel,
         },
         push_key: flags.send_ssh_public_key,
-        ssh: SshOptions { identity: flags.identity_file, extra: flags.local_ssh_options, command: flags.command },
+        ssh: SshOptions {
+            identity: flags.identity_file,
+            extra: flags.local_ssh_options,
+            command: flags.command,
+            keep_alive,
+        },
         print_only: flags.output_execution_command,
     })
 }
