@@ -17,3 +17,12 @@ pub(crate) const EXPIRED: Duration = Duration::from_secs(10);
 
 /// Between two looks at something that offers no event.
 pub(crate) const POLL: Duration = Duration::from_millis(100);
+
+/// The Python daemon is up: an import, a login, a record, a monitor.
+pub(crate) const DAEMON_READY: Duration = Duration::from_secs(30);
+
+/// One ssh session through it, longer than any timer of the client.
+pub(crate) const SESSION: Duration = Duration::from_secs(60);
+
+/// The same where it is known that it cannot be: ten times what a session takes.
+pub(crate) const SOON: Duration = Duration::from_secs(9);
