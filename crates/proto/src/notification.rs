@@ -24,6 +24,30 @@ pub enum MessageType {
     Text,
 }
 
+/// How urgent a notification is; the queue to another server goes by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// `low`
+    #[default]
+    Low,
+    /// `medium`
+    Medium,
+    /// `high`
+    High,
+}
+
+/// What the sender said about the way, not about the key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routing {
+    /// How urgent.
+    pub priority: Priority,
+    /// Who sends, as the sender's programs tell each other apart; absent: `SYSTEM`.
+    pub notifier: Option<String>,
+    /// Strategy `latest`: of those that still wait for the same recipient and come from the same notifier, only so
+    /// many of the newest matter. Absent: strategy `all`.
+    pub latest: Option<u32>,
+}
+
 /// A notification as sent, stored and pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notification {
@@ -51,6 +75,41 @@ pub struct Notification {
     pub is_self: bool,
     /// Metadata that travels with it.
     pub metadata: Metadata,
+    /// What the sender said about the way.
+    pub routing: Routing,
+}
+
+impl Priority {
+    const ALL: [Self; 3] = [Self::Low, Self::Medium, Self::High];
+
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+        }
+    }
+
+    /// From `low`, `medium` or `high`, any case.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|priority| priority.as_str().eq_ignore_ascii_case(text))
+    }
+}
+
+impl Routing {
+    /// The notifier when none was named. Source: the reference.
+    pub const SYSTEM: &'static str = "SYSTEM";
+
+    /// Who sends.
+    pub fn notifier(&self) -> &str {
+        self.notifier.as_deref().unwrap_or(Self::SYSTEM)
+    }
+
+    /// `all` or `latest`.
+    pub fn strategy(&self) -> &'static str {
+        if self.latest.is_some() { "latest" } else { "all" }
+    }
 }
 
 impl Operation {
@@ -84,6 +143,11 @@ impl Notification {
     /// Replays carry the same members as live pushes, `sharedKeyEnc` too, so that
     /// they can be decrypted without another question.
     pub fn push_line(&self) -> String {
+        format!("notification: {}", self.json())
+    }
+
+    /// The members of a push, which `notify:list` shows too.
+    pub fn json(&self) -> Json {
         let m = &self.metadata;
         let metadata = json!({
             "encKeyName": m.enc_key_name,
@@ -94,7 +158,7 @@ impl Notification {
             "sharedKeyEnc": m.shared_key_enc,
             "pubKeyCS": m.pub_key_cs,
         });
-        let json = json!({
+        json!({
             "id": self.id.as_str(),
             "from": self.from.as_str(),
             "to": self.to.as_str(),
@@ -102,14 +166,10 @@ impl Notification {
             "value": self.value,
             "operation": self.operation.as_str(),
             "epochMillis": self.at,
-            "messageType": match self.message_type {
-                MessageType::Key => "MessageType.key",
-                MessageType::Text => "MessageType.text",
-            },
+            "messageType": format!("MessageType.{}", self.message_type.as_str()),
             "isEncrypted": self.is_encrypted,
             "metadata": metadata,
-        });
-        format!("notification: {json}")
+        })
     }
 
     /// Reads the JSON of a pushed line. `None` for anything that is no real
@@ -147,6 +207,7 @@ impl Notification {
                 pub_key_cs: meta_text("pubKeyCS"),
                 ..Metadata::default()
             },
+            routing: Routing::default(),
         })
     }
 
@@ -197,6 +258,7 @@ mod tests {
             is_encrypted: true,
             is_self: false,
             metadata: Metadata { iv_nonce: Some("AbC==".into()), ..Metadata::default() },
+            routing: Routing::default(),
         }
     }
 

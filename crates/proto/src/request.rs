@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::ProtocolError;
 use crate::verb::{
-    Cram, Delete, Enroll, From, Info, Keys, Llookup, Lookup, Monitor, Noop, Notify, NotifyRemove, Otp, Pkam, Scan,
-    Update,
+    Cram, Delete, Enroll, From, Info, Keys, Llookup, Lookup, Monitor, Noop, Notify, NotifyAll, NotifyFetch, NotifyList,
+    NotifyRemove, NotifyStatus, Otp, Pkam, Scan, Update,
 };
 
 /// Everything a client can ask of an atServer. One file per verb in [`crate::verb`].
@@ -34,6 +34,14 @@ pub enum Request {
     Scan(Scan),
     /// `notify:…`
     Notify(Box<Notify>),
+    /// `notify:all:…`
+    NotifyAll(Box<NotifyAll>),
+    /// `notify:status:⟨id⟩`
+    NotifyStatus(NotifyStatus),
+    /// `notify:list…`
+    NotifyList(NotifyList),
+    /// `notify:fetch:⟨id⟩`
+    NotifyFetch(NotifyFetch),
     /// `notify:remove:⟨id⟩`
     NotifyRemove(NotifyRemove),
     /// `monitor…`
@@ -76,10 +84,7 @@ impl Request {
             "update" if has_args => Update::parse(args).map(Self::Update),
             "delete" if has_args => Delete::parse(args).map(Self::Delete),
             "scan" => Scan::parse(after).map(Self::Scan),
-            "notify" if has_args => match strip_word(args, "remove") {
-                Some(id) => NotifyRemove::parse(id).map(Self::NotifyRemove),
-                None => Notify::parse(args).map(|n| Self::Notify(Box::new(n))),
-            },
+            "notify" if has_args => notify(args),
             "monitor" => Monitor::parse(after).map(Self::Monitor),
             "noop" if has_args => Noop::parse(args).map(Self::Noop),
             "info" => Info::parse(after).map(Self::Info),
@@ -105,6 +110,10 @@ impl Request {
             Self::Delete(_) => "delete",
             Self::Scan(_) => "scan",
             Self::Notify(_) => "notify",
+            Self::NotifyAll(_) => "notify:all",
+            Self::NotifyStatus(_) => "notify:status",
+            Self::NotifyList(_) => "notify:list",
+            Self::NotifyFetch(_) => "notify:fetch",
             Self::NotifyRemove(_) => "notify:remove",
             Self::Monitor(_) => "monitor",
             Self::Noop(_) => "noop",
@@ -125,6 +134,19 @@ impl Request {
         ]
         .iter()
         .any(|verb| word.eq_ignore_ascii_case(verb))
+    }
+}
+
+/// `notify` and its sub-forms; `args`: behind the first colon.
+fn notify(args: &str) -> Result<Request, ProtocolError> {
+    let (word, rest) = args.split_once(':').unwrap_or((args, ""));
+    match word.to_ascii_lowercase().as_str() {
+        "all" => NotifyAll::parse(rest).map(|n| Request::NotifyAll(Box::new(n))),
+        "status" => NotifyStatus::parse(rest).map(Request::NotifyStatus),
+        "list" => NotifyList::parse(rest).map(Request::NotifyList),
+        "fetch" => NotifyFetch::parse(rest).map(Request::NotifyFetch),
+        "remove" => NotifyRemove::parse(rest).map(Request::NotifyRemove),
+        _ => Notify::parse(args).map(|n| Request::Notify(Box::new(n))),
     }
 }
 
@@ -149,6 +171,10 @@ impl fmt::Display for Request {
             Self::Delete(v) => v.fmt(f),
             Self::Scan(v) => v.fmt(f),
             Self::Notify(v) => v.fmt(f),
+            Self::NotifyAll(v) => v.fmt(f),
+            Self::NotifyStatus(v) => v.fmt(f),
+            Self::NotifyList(v) => v.fmt(f),
+            Self::NotifyFetch(v) => v.fmt(f),
             Self::NotifyRemove(v) => v.fmt(f),
             Self::Monitor(v) => v.fmt(f),
             Self::Noop(v) => v.fmt(f),

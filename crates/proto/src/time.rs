@@ -12,6 +12,27 @@ pub fn wire_date(at: Millis) -> String {
     format!("{y:04}-{m:02}-{d:02} {h:02}:{min:02}:{s:02}.{frac:03}Z")
 }
 
+/// The first millisecond of the day `yyyy-m-d`, UTC; `None` when there is no such day.
+pub fn day_start(text: &str) -> Option<Millis> {
+    let mut parts = text.split('-');
+    let mut number = |longest: usize| {
+        let digits = parts.next().filter(|part| part.len() <= longest && part.bytes().all(|b| b.is_ascii_digit()))?;
+        digits.parse::<i64>().ok()
+    };
+    let (y, m, d) = (number(4)?, number(2)?, number(2)?);
+    let day = days(y, m, d);
+    (parts.next().is_none() && civil(day) == (y, m, d)).then_some(day * 86_400_000)
+}
+
+/// The inverse of [`civil`]; what is no date becomes another one.
+fn days(y: i64, m: i64, d: i64) -> i64 {
+    let y = if m <= 2 { y - 1 } else { y };
+    let era = y.div_euclid(400);
+    let yoe = y.rem_euclid(400);
+    let doy = (153 * (m + if m > 2 { -3 } else { 9 }) + 2) / 5 + d - 1;
+    era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719_468
+}
+
 /// Days since the epoch to year, month, day in the proleptic Gregorian calendar,
 /// counting in 400-year eras that begin on 1 March.
 fn civil(days: i64) -> (i64, i64, i64) {
@@ -35,5 +56,18 @@ mod tests {
         assert_eq!(wire_date(1_729_760_400_123), "2024-10-24 09:00:00.123Z");
         assert_eq!(wire_date(951_782_400_000), "2000-02-29 00:00:00.000Z");
         assert_eq!(wire_date(-1), "1969-12-31 23:59:59.999Z");
+    }
+
+    #[test]
+    fn days_of_the_calendar_and_others() {
+        assert_eq!(day_start("2024-10-24"), Some(1_729_728_000_000));
+        assert_eq!(day_start("2000-2-29"), Some(951_782_400_000));
+        for day in [0, 59, 60, 11_016, 19_000, 20_454] {
+            let text = wire_date(day * 86_400_000);
+            assert_eq!(day_start(&text[..10]), Some(day * 86_400_000), "{text}");
+        }
+        for bad in ["", "2024", "2023-02-29", "2024-13-01", "2024-00-10", "2024-1-0", "2024-1-1-1", "+024-1-1", "12024-1-1"] {
+            assert_eq!(day_start(bad), None, "{bad}");
+        }
     }
 }

@@ -89,6 +89,13 @@ fn step(db: &Connection, op: &Op, at: Millis) -> Result<(Option<i64>, bool)> {
             let text = "UPDATE sent SET delivery = ?3 WHERE owner = ?1 AND id = ?2";
             change(db, text, [owner.as_str(), id.as_str(), rows::delivery_text(*delivery)])?;
         }
+        Op::Supersede { owner, to, notifier, keep } => {
+            let text = "UPDATE sent SET delivery = 'expired' WHERE arrival IN (
+                    SELECT arrival FROM sent WHERE owner = ?1 AND recipient = ?2 AND notifier IS ?3
+                        AND latest IS NOT NULL AND delivery = 'queued'
+                    ORDER BY at DESC, arrival DESC LIMIT -1 OFFSET ?4)";
+            change(db, text, params![owner.as_str(), to.as_str(), notifier, keep])?;
+        }
         Op::RemoveNotification { owner, id } => forget(db, owner, id)?,
     }
     Ok((None, true))
@@ -136,15 +143,17 @@ fn add_account(db: &Connection, account: &Account) -> Result<()> {
 
 fn receive(db: &Connection, n: &Notification) -> Result<bool> {
     let text = "INSERT INTO received (owner, sender, id, at, expires_at, operation, message_type, is_encrypted,
-            is_self, key, metadata, value)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (owner, id, sender) DO NOTHING";
+            is_self, key, metadata, value, priority, notifier, latest)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+        ON CONFLICT (owner, id, sender) DO NOTHING";
     store_notification(db, text, &n.to, &n.from, n)
 }
 
 fn send(db: &Connection, n: &Notification) -> Result<bool> {
     let text = "INSERT INTO sent (owner, recipient, id, at, expires_at, operation, message_type, is_encrypted,
-            is_self, key, metadata, value, delivery)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'queued') ON CONFLICT (owner, id) DO NOTHING";
+            is_self, key, metadata, value, priority, notifier, latest, delivery)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 'queued')
+        ON CONFLICT (owner, id) DO NOTHING";
     debug_assert_eq!(rows::delivery_text(Delivery::Queued), "queued");
     store_notification(db, text, &n.from, &n.to, n)
 }
@@ -164,6 +173,9 @@ fn store_notification(db: &Connection, text: &str, owner: &AtSign, other: &AtSig
         n.key,
         rows::metadata_json(&n.metadata),
         n.value,
+        rows::priority_number(n.routing.priority),
+        n.routing.notifier,
+        n.routing.latest,
     ];
     Ok(change(db, text, values)? == 1)
 }

@@ -23,7 +23,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use postern_proto::{AtKey, AtSign, Millis, Notification, NotificationId, Record};
-use postern_store::{Account, Batch, Committed, Delivery, LogEntry, Pending, Store, StoreError, Swept, Visit};
+use postern_store::{
+    Account, Batch, Committed, Delivery, Kept, LogEntry, Pending, Store, StoreError, Swept, Usage, Visit,
+};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::{Result, sql};
@@ -123,6 +125,14 @@ impl Store for SqliteStore {
 
     fn outgoing_status(&self, owner: &AtSign, id: &NotificationId) -> Result<Option<Delivery>> {
         read::outgoing_status(&self.reader(), owner, id)
+    }
+
+    fn notifications(&self, owner: &AtSign, id: &NotificationId) -> Result<Vec<Kept>> {
+        read::notifications(&self.reader(), owner, id)
+    }
+
+    fn usage(&self, owner: &AtSign) -> Result<Usage> {
+        read::usage(&self.reader(), owner)
     }
 
     fn commit(&self, batch: Batch) -> Pending<Result<Committed>> {

@@ -1,7 +1,7 @@
 //! The reads of the promise.
 
 use postern_proto::{AtKey, AtSign, Millis, Notification, NotificationId, Record};
-use postern_store::{Account, Delivery, LogEntry, Visit};
+use postern_store::{Account, Delivery, Kept, LogEntry, Usage, Visit};
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use crate::error::{Result, sql, unreadable};
@@ -93,6 +93,48 @@ pub(crate) fn next_waiting(db: &Connection, from: &AtSign, to: &AtSign) -> Resul
 pub(crate) fn outgoing_status(db: &Connection, owner: &AtSign, id: &NotificationId) -> Result<Option<Delivery>> {
     let text = "SELECT delivery FROM sent WHERE owner = ?1 AND id = ?2";
     one(db, text, [owner.as_str(), id.as_str()], |row| rows::delivery(&row.get::<_, String>(0).map_err(sql)?))
+}
+
+pub(crate) fn notifications(db: &Connection, owner: &AtSign, id: &NotificationId) -> Result<Vec<Kept>> {
+    let values = [owner.as_str(), id.as_str()];
+    let text =
+        format!("SELECT owner, recipient, {NOTIFICATION}, delivery FROM sent WHERE owner = ?1 AND id = ?2");
+    let mut all = list(db, &text, values, |row| {
+        let delivery = rows::delivery(&row.get::<_, String>("delivery").map_err(sql)?)?;
+        Ok(Kept { notification: rows::notification(row)?, delivery: Some(delivery) })
+    })?;
+    let text = format!(
+        "SELECT sender, owner, {NOTIFICATION} FROM received WHERE owner = ?1 AND id = ?2 ORDER BY at, arrival"
+    );
+    all.extend(list(db, &text, values, |row| {
+        Ok(Kept { notification: rows::notification(row)?, delivery: None })
+    })?);
+    Ok(all)
+}
+
+pub(crate) fn usage(db: &Connection, owner: &AtSign) -> Result<Usage> {
+    let mut usage = Usage::default();
+    let number = |row: &Row<'_>, column: usize| row.get::<_, i64>(column).map(i64::cast_unsigned).map_err(sql);
+    let text = "SELECT count(*), coalesce(sum(octet_length(key) + octet_length(value)), 0)
+        FROM records WHERE owner = ?1";
+    if let Some((records, bytes)) = one(db, text, [owner.as_str()], |row| Ok((number(row, 0)?, number(row, 1)?)))? {
+        (usage.records, usage.bytes) = (records, bytes);
+    }
+    for (table, delivery) in [("received", "NULL"), ("sent", "delivery")] {
+        let text = format!(
+            "SELECT count(*), operation, message_type, {delivery} FROM {table} WHERE owner = ?1 GROUP BY 2, 3, 4"
+        );
+        let counted = list(db, &text, [owner.as_str()], |row| {
+            let word = |column: usize| row.get::<_, Option<String>>(column).map_err(sql);
+            let delivery = word(3)?.as_deref().map(rows::delivery).transpose()?;
+            let operation = rows::operation(&word(1)?.unwrap_or_default())?;
+            Ok((delivery, operation, rows::message_type(&word(2)?.unwrap_or_default())?, number(row, 0)?))
+        })?;
+        for (delivery, operation, message_type, n) in counted {
+            usage.count(delivery, operation, message_type, n);
+        }
+    }
+    Ok(usage)
 }
 
 /// The first row, if there is one.

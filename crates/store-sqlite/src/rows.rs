@@ -1,6 +1,8 @@
 //! Values and their columns.
 
-use postern_proto::{AtSign, MessageType, Metadata, Millis, Notification, NotificationId, Operation, Record};
+use postern_proto::{
+    AtSign, MessageType, Metadata, Millis, Notification, NotificationId, Operation, Priority, Record, Routing,
+};
 use postern_store::{Delivery, Logged};
 use rusqlite::Row;
 use serde_json::{Map, Value as Json};
@@ -29,7 +31,7 @@ pub(crate) fn record(row: &Row<'_>) -> Result<Record> {
 
 /// The columns of a notification after owner and other side, in the order that [`notification`] reads.
 pub(crate) const NOTIFICATION: &str =
-    "id, at, expires_at, operation, message_type, is_encrypted, is_self, key, metadata, value";
+    "id, at, expires_at, operation, message_type, is_encrypted, is_self, key, metadata, value, priority, notifier, latest";
 
 /// Reads a row of from, to, [`NOTIFICATION`].
 pub(crate) fn notification(row: &Row<'_>) -> Result<Notification> {
@@ -41,18 +43,41 @@ pub(crate) fn notification(row: &Row<'_>) -> Result<Notification> {
         id: NotificationId::parse(&text(2)?).ok_or_else(|| unreadable("notification id"))?,
         at: row.get(3).map_err(sql)?,
         expires_at: row.get(4).map_err(sql)?,
-        operation: match text(5)?.as_str() {
-            "update" => Operation::Update,
-            "delete" => Operation::Delete,
-            _ => return Err(unreadable("operation")),
-        },
-        message_type: MessageType::parse(&text(6)?).ok_or_else(|| unreadable("message type"))?,
+        operation: operation(&text(5)?)?,
+        message_type: message_type(&text(6)?)?,
         is_encrypted: flag(7)?,
         is_self: flag(8)?,
         key: text(9)?,
         metadata: metadata(&text(10)?)?,
         value: row.get(11).map_err(sql)?,
+        routing: Routing {
+            priority: priority(row.get(12).map_err(sql)?)?,
+            notifier: row.get(13).map_err(sql)?,
+            latest: row.get(14).map_err(sql)?,
+        },
     })
+}
+
+pub(crate) fn operation(text: &str) -> Result<Operation> {
+    let all = [Operation::Update, Operation::Delete];
+    all.into_iter().find(|o| o.as_str() == text).ok_or_else(|| unreadable("operation"))
+}
+
+pub(crate) fn message_type(text: &str) -> Result<MessageType> {
+    MessageType::parse(text).ok_or_else(|| unreadable("message type"))
+}
+
+pub(crate) fn priority_number(priority: Priority) -> i64 {
+    match priority {
+        Priority::Low => 0,
+        Priority::Medium => 1,
+        Priority::High => 2,
+    }
+}
+
+fn priority(number: i64) -> Result<Priority> {
+    let all = [Priority::Low, Priority::Medium, Priority::High];
+    all.into_iter().find(|p| priority_number(*p) == number).ok_or_else(|| unreadable("priority"))
 }
 
 pub(crate) fn at_sign(text: &str) -> Result<AtSign> {

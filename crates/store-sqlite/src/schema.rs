@@ -9,7 +9,7 @@ use crate::error::{Result, sql};
 const APPLICATION_ID: i64 = 0x5073_746e;
 
 /// Step `n` leads from version `n` to `n + 1`. Never edit one that was released; append.
-const MIGRATIONS: [&str; 2] = [VERSION_1, WAITING_BY_PAIR];
+const MIGRATIONS: [&str; 3] = [VERSION_1, WAITING_BY_PAIR, ROUTING];
 
 /// The comments are kept in the file and shown by `.schema`. In `records` and the
 /// notification tables the short columns come first: a scan then does not touch the
@@ -92,6 +92,16 @@ const WAITING_BY_PAIR: &str = "
 CREATE INDEX sent_waiting ON sent (owner, recipient, at, arrival) WHERE delivery = 'queued';
 ";
 
+/// What senders say about the way.
+const ROUTING: &str = "
+ALTER TABLE received ADD COLUMN priority INTEGER NOT NULL DEFAULT 0; -- 0 low, 1 medium, 2 high
+ALTER TABLE received ADD COLUMN notifier TEXT;                       -- NULL: SYSTEM
+ALTER TABLE received ADD COLUMN latest   INTEGER;                    -- strategy latest, so many; NULL: all
+ALTER TABLE sent     ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sent     ADD COLUMN notifier TEXT;
+ALTER TABLE sent     ADD COLUMN latest   INTEGER;
+";
+
 /// Brings the file to the newest version in one transaction.
 pub(crate) fn migrate(connection: &mut Connection) -> Result<()> {
     let known = i64::try_from(MIGRATIONS.len()).expect("the list is short");
@@ -119,4 +129,29 @@ pub(crate) fn migrate(connection: &mut Connection) -> Result<()> {
     change.pragma_update(None, "application_id", APPLICATION_ID).map_err(sql)?;
     change.pragma_update(None, "user_version", known).map_err(sql)?;
     change.commit().map_err(sql)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postern_proto::{AtSign, Routing};
+
+    #[test]
+    fn a_file_of_version_1_keeps_its_notifications() {
+        let mut db = Connection::open_in_memory().unwrap();
+        db.execute_batch(VERSION_1).unwrap();
+        db.execute_batch(
+            "INSERT INTO accounts VALUES ('@alice', NULL, 0, -1);
+            INSERT INTO received (owner, sender, id, at, expires_at, operation, message_type, is_encrypted, is_self,
+                key, metadata, value) VALUES ('@alice', '@bob', 'n', 1, 9, 'update', 'key', 1, 0, 'k', '{}', 'v');",
+        )
+        .unwrap();
+        db.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        db.pragma_update(None, "user_version", 1).unwrap();
+        migrate(&mut db).unwrap();
+        let alice = AtSign::parse("alice").unwrap();
+        let kept = crate::read::received_since(&db, &alice, 0, 0, 9).unwrap();
+        assert_eq!((kept.len(), kept[0].value.as_deref(), &kept[0].routing), (1, Some("v"), &Routing::default()));
+        migrate(&mut db).unwrap();
+    }
 }

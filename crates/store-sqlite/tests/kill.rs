@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
-use postern_proto::{AtKey, AtSign, MessageType, Metadata, Notification, NotificationId, Operation, Record};
+use postern_proto::{AtKey, AtSign, MessageType, Metadata, Notification, NotificationId, Operation, Record, Routing};
 use postern_store::battery::commit;
 use postern_store::{Account, Batch, LogAs, Store};
 use postern_store_sqlite::SqliteStore;
@@ -89,6 +89,7 @@ fn batch(name: &str) -> Batch {
         is_encrypted: false,
         is_self: false,
         metadata: Metadata::default(),
+        routing: Routing::default(),
     };
     Batch::new(0)
         .put(&alice, &AtKey::own(name, &alice), record.clone(), LogAs::Put)

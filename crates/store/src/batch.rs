@@ -92,6 +92,18 @@ pub enum Op {
         /// How far.
         delivery: Delivery,
     },
+    /// Of the notifications of `owner` to `to` that wait for delivery, are of strategy `latest` and come from
+    /// `notifier`, only the newest `keep` go on waiting; the others have expired.
+    Supersede {
+        /// The sender.
+        owner: AtSign,
+        /// The recipient.
+        to: AtSign,
+        /// The sender's program, as stored.
+        notifier: Option<String>,
+        /// How many stay.
+        keep: u32,
+    },
     /// Forgets every notification with this id that `owner` received or sent.
     RemoveNotification {
         /// Whose.
@@ -191,6 +203,7 @@ impl Op {
             Self::Put { owner, .. }
             | Self::Remove { owner, .. }
             | Self::Deliver { owner, .. }
+            | Self::Supersede { owner, .. }
             | Self::RemoveNotification { owner, .. } => Some(owner),
             Self::SetPort { at_sign, .. } | Self::RemoveAccount(at_sign) => Some(at_sign),
             Self::Receive(n) => Some(&n.to),

@@ -57,6 +57,8 @@ macro_rules! battery {
             pairs_wait_apart
             a_notification_comes_back_as_it_went_in
             a_notification_is_forgotten_on_request
+            the_latest_supersede
+            notifications_are_found_and_counted
             one_batch_reaches_two_households
             sweep_drops_what_ended
             sweep_is_bounded

@@ -16,7 +16,7 @@ mod memory;
 
 use std::pin::Pin;
 
-use postern_proto::{AtKey, AtSign, Millis, Notification, NotificationId, Record};
+use postern_proto::{AtKey, AtSign, MessageType, Millis, Notification, NotificationId, Operation, Record};
 
 pub use batch::{Assert, Batch, Committed, LogAs, Op};
 pub use error::StoreError;
@@ -84,6 +84,13 @@ pub trait Store: Send + Sync + 'static {
     /// How far the delivery of a notification sent by `owner` got; `None` when unknown or swept.
     fn outgoing_status(&self, owner: &AtSign, id: &NotificationId) -> Result<Option<Delivery>, StoreError>;
 
+    /// Every notification with this id that `owner` sent or received, expired ones included: the one sent first, then
+    /// those received in the order of `at`.
+    fn notifications(&self, owner: &AtSign, id: &NotificationId) -> Result<Vec<Kept>, StoreError>;
+
+    /// How much `owner` has here. Looks at everything the household has.
+    fn usage(&self, owner: &AtSign) -> Result<Usage, StoreError>;
+
     /// Applies a batch in one transaction that is durable before the future resolves.
     ///
     /// Asserts are checked first, inside the transaction, against the state before the
@@ -143,6 +150,62 @@ pub enum Delivery {
     Errored,
     /// Its time ended before it was delivered.
     Expired,
+}
+
+/// A notification and which side of it this household is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// As stored.
+    pub notification: Notification,
+    /// How far it got; `None`: it was received.
+    pub delivery: Option<Delivery>,
+}
+
+/// What a household has in the store, expired and not yet swept things included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Records.
+    pub records: u64,
+    /// Bytes of their names and values.
+    pub bytes: u64,
+    /// Notifications received.
+    pub received: u64,
+    /// Notifications sent that wait.
+    pub queued: u64,
+    /// Notifications sent that arrived.
+    pub delivered: u64,
+    /// Notifications sent that were given up.
+    pub errored: u64,
+    /// Notifications sent whose time ended first.
+    pub expired: u64,
+    /// Of all notifications, those that tell of a deletion.
+    pub deletes: u64,
+    /// Of all notifications, those that carry a text.
+    pub texts: u64,
+}
+
+impl Usage {
+    /// Notifications sent.
+    pub fn sent(&self) -> u64 {
+        self.queued + self.delivered + self.errored + self.expired
+    }
+
+    /// Counts `n` notifications of one kind; `delivery` of received ones is `None`.
+    pub fn count(&mut self, delivery: Option<Delivery>, operation: Operation, message_type: MessageType, n: u64) {
+        *match delivery {
+            None => &mut self.received,
+            Some(Delivery::Queued) => &mut self.queued,
+            Some(Delivery::Delivered) => &mut self.delivered,
+            Some(Delivery::Errored) => &mut self.errored,
+            Some(Delivery::Expired) => &mut self.expired,
+        } += n;
+        if operation == Operation::Delete {
+            self.deletes += n;
+        }
+        if message_type == MessageType::Text {
+            self.texts += n;
+        }
+    }
 }
 
 /// What a sweep dropped.

@@ -7,7 +7,8 @@ use postern_proto::{AtKey, AtSign, Millis, Notification, NotificationId, Record}
 
 use crate::limits::SWEEP_ROWS;
 use crate::{
-    Account, Assert, Batch, Committed, Delivery, LogEntry, Logged, Op, Pending, Store, StoreError, Swept, Visit,
+    Account, Assert, Batch, Committed, Delivery, Kept, LogEntry, Logged, Op, Pending, Store, StoreError, Swept, Usage,
+    Visit,
 };
 
 /// The promise kept in memory. Commits are done when `commit` returns.
@@ -126,6 +127,26 @@ impl Store for MemoryStore {
         Ok(self.read(owner, None, |h| h.sent.get(id).map(|s| s.delivery)))
     }
 
+    fn notifications(&self, owner: &AtSign, id: &NotificationId) -> Result<Vec<Kept>, StoreError> {
+        Ok(self.read(owner, Vec::new(), |h| {
+            let kept = |notification: &Notification, delivery| Kept { notification: notification.clone(), delivery };
+            let sent = h.sent.get(id).map(|s| kept(&s.notification, Some(s.delivery)));
+            sent.into_iter().chain(h.received.values().filter(|n| n.id == *id).map(|n| kept(n, None))).collect()
+        }))
+    }
+
+    fn usage(&self, owner: &AtSign) -> Result<Usage, StoreError> {
+        Ok(self.read(owner, Usage::default(), |h| {
+            let mut usage = Usage { records: as_u64(h.records.len()), ..Usage::default() };
+            usage.bytes = h.records.iter().map(|(key, record)| as_u64(key.len() + record.value.len())).sum();
+            h.received.values().for_each(|n| usage.count(None, n.operation, n.message_type, 1));
+            for s in h.sent.values() {
+                usage.count(Some(s.delivery), s.notification.operation, s.notification.message_type, 1);
+            }
+            usage
+        }))
+    }
+
     fn commit(&self, batch: Batch) -> Pending<Result<Committed, StoreError>> {
         let mut state = self.state();
         let result = state.check(&batch).map(|()| state.apply(batch));
@@ -231,6 +252,10 @@ impl State {
                 }
                 (None, true)
             }
+            Op::Supersede { to, notifier, keep, .. } => {
+                home.supersede(&to, notifier.as_deref(), keep);
+                (None, true)
+            }
             Op::RemoveNotification { id, .. } => {
                 home.received.retain(|_, n| n.id != id);
                 home.arrived.retain(|(_, arrived)| *arrived != id);
@@ -281,6 +306,22 @@ impl Household {
         }
     }
 
+    fn supersede(&mut self, to: &AtSign, notifier: Option<&str>, keep: u32) {
+        let alike = |s: &&mut Sent| {
+            let n = &s.notification;
+            let routing = &n.routing;
+            s.delivery == Delivery::Queued
+                && n.to == *to
+                && routing.latest.is_some()
+                && routing.notifier.as_deref() == notifier
+        };
+        let mut waiting: Vec<&mut Sent> = self.sent.values_mut().filter(alike).collect();
+        waiting.sort_by_key(|s| std::cmp::Reverse((s.notification.at, s.arrival)));
+        for old in waiting.into_iter().skip(usize::try_from(keep).unwrap_or(usize::MAX)) {
+            old.delivery = Delivery::Expired;
+        }
+    }
+
     /// Adds an entry in place of the key's earlier one.
     fn log(&mut self, key: &str, kind: Logged, at: Millis) -> i64 {
         self.last_commit += 1;
@@ -291,6 +332,10 @@ impl Household {
         self.log.insert(commit, LogEntry { commit, key: key.to_owned(), kind, at });
         commit
     }
+}
+
+fn as_u64(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

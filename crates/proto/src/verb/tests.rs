@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::verb::{Notify, Target, Update};
-use crate::{Detail, ErrorShape, MessageType, Operation, Request, Visibility};
+use crate::{AtSign, Detail, ErrorCode, ErrorShape, MessageType, Operation, Priority, Request, Visibility};
 
 fn parse(line: &str) -> Request {
     Request::parse(line.as_bytes()).unwrap_or_else(|error| panic!("{line}: {error}"))
@@ -24,7 +24,7 @@ fn notify(line: &str) -> Notify {
 }
 
 /// Forms of the table "which verb forms each real client sends".
-const REAL_LINES: [&str; 38] = [
+const REAL_LINES: &[&str] = &[
     "from:@alice",
     "from:@alice:clientConfig:{\"version\":\"3.0.49\"}",
     "pkam:kJ8==",
@@ -49,6 +49,13 @@ const REAL_LINES: [&str; 38] = [
     "delete:@bob:username.dev1.sshnp@alice",
     "notify:id:0c1e:update:ttl:10000:isEncrypted:true:ivNonce:8m==:@bob:ping.dev1.sshnp@alice:Vt==",
     "notify:remove:0c1e",
+    "notify:update:priority:high:strategy:latest:latestN:2:notifier:app:ttln:5:@bob:k.ns@alice:v",
+    "notify:all:update:ttl:1000:@bob,@carol:phone.ns@alice:v",
+    "notify:status:0c1e",
+    "notify:fetch:0c1e",
+    "notify:list",
+    "notify:list:2024-10-24:2024-10-25:sshnp",
+    "notify:list:.ns",
     "monitor",
     "monitor:1729760400123 .dev1.sshnp",
     "monitor:selfNotifications:0",
@@ -68,7 +75,7 @@ const REAL_LINES: [&str; 38] = [
 #[test]
 fn real_lines_parse_and_print_back() {
     for line in REAL_LINES {
-        assert_eq!(parse(line).to_string(), line);
+        assert_eq!(parse(line).to_string(), *line);
     }
 }
 
@@ -117,6 +124,42 @@ fn notify_forms() {
     let public = notify("notify:update:@bob:public:k.ns@alice:v");
     assert_eq!((public.key.as_str(), public.target), ("public:k.ns", Target::AtSign("@bob".parse().unwrap())));
     assert!(Request::parse(b"notify:strategy:latest:@bob:k@alice").is_err());
+    let latest = notify("notify:priority:Medium:latestN:3:notifier:SYSTEM:strategy:latest:public:k.ns@alice");
+    assert_eq!((latest.routing.priority, latest.routing.latest), (Priority::Medium, Some(3)));
+    assert_eq!((latest.routing.notifier(), latest.target), ("SYSTEM", Target::Public));
+    assert_eq!(notify("notify:latestN:3:notifier:a:@bob:k@alice").routing.latest, None);
+    for bad in ["priority:urgent", "strategy:some", "latestN:0", "latestN:x", "notifier:", "messageType:x", "ttln:-1"] {
+        assert!(Request::parse(format!("notify:{bad}:@bob:k@alice").as_bytes()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn notifications_to_many_and_in_lists() {
+    let Request::NotifyAll(all) = parse("notify:all:delete:messageType:key:ccd:true:@Bob,carol,@bob:k.ns@alice") else {
+        panic!()
+    };
+    assert_eq!(all.recipients.iter().map(AtSign::as_str).collect::<Vec<_>>(), ["@bob", "@carol"]);
+    assert_eq!((all.notify.operation, all.notify.metadata.set.ccd), (Operation::Delete, Some(true)));
+    let many: Vec<String> = (0..=crate::verb::MAX_RECIPIENTS).map(|n| format!("@a{n}")).collect();
+    for bad in [&many.join(","), "@bob,", "@bob,@ca rol", "public", ""] {
+        assert!(Request::parse(format!("notify:all:{bad}:k.ns@alice:v").as_bytes()).is_err(), "{bad}");
+    }
+    let list = |line: &str| match parse(line) {
+        Request::NotifyList(list) => list,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(list("notify:list:2024-1-2").from, Some(1_704_153_600_000));
+    assert_eq!(list("notify:list:ns").regex.as_deref(), Some("ns"));
+    let day = list("notify:list:2024-01-02:2024-01-02:a:b");
+    assert_eq!((day.from == day.to, day.regex.as_deref()), (true, Some("a:b")));
+    for (line, code) in [
+        ("notify:list:2024-02-30", ErrorCode::IllegalArguments),
+        ("notify:list:2024-02-03:2024-02-02", ErrorCode::IllegalArguments),
+        ("notify:status:a b", ErrorCode::InvalidSyntax),
+        ("notify:status:", ErrorCode::InvalidSyntax),
+    ] {
+        assert_eq!(Request::parse(line.as_bytes()).unwrap_err().code, code, "{line}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::pattern::Pattern;
-use postern_proto::{MessageType, Metadata, NotificationId, Operation};
+use postern_proto::{MessageType, Metadata, NotificationId, Operation, Routing};
 use postern_store::{Account, MemoryStore};
 
 fn at_sign(name: &str) -> AtSign {
@@ -21,6 +21,7 @@ fn note(id: &str, at: Millis) -> Notification {
         is_encrypted: false,
         is_self: false,
         metadata: Metadata::default(),
+        routing: Routing::default(),
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use postern_proto::{AtKey, AtSign, Metadata, Notification, NotificationId, Record};
+use postern_proto::{AtKey, AtSign, MessageType, Metadata, Notification, NotificationId, Operation, Record, Routing};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::samples::{MOMENTS, View, at, id, note};
 use super::{Harness, commit, wait};
-use crate::{Account, Assert, Batch, Committed, Delivery, LogAs, LogEntry, Logged, Op, StoreError};
+use crate::{
+    Account, Assert, Batch, Committed, Delivery, Kept, LogAs, LogEntry, Logged, Op, StoreError, Usage,
+};
 
 const OWNERS: [&str; 3] = ["alice", "bob", "carol"];
 const IDS: [&str; 3] = ["n1", "n2", "n3"];
@@ -108,8 +110,17 @@ fn metadata() -> impl Strategy<Value = Metadata> {
 fn notification() -> impl Strategy<Value = Notification> {
     let people = (prop::sample::select(OWNERS.to_vec()), prop::sample::select(OWNERS.to_vec()));
     let text = (any::<String>(), any::<Option<String>>());
-    (people, notification_id(), text, 0..20i64, 0..30i64, any::<(bool, bool)>(), metadata()).prop_map(
-        |((from, to), id, (key, value), at, expires_at, (is_encrypted, is_self), metadata)| Notification {
+    let kinds = (
+        prop::sample::select(vec![Operation::Update, Operation::Delete]),
+        prop::sample::select(vec![MessageType::Key, MessageType::Text]),
+        routing(),
+    );
+    let times = (0..20i64, 0..30i64);
+    (people, notification_id(), text, times, any::<(bool, bool)>(), metadata(), kinds).prop_map(
+        |((from, to), id, (key, value), (at, expires_at), (is_encrypted, is_self), metadata, kinds)| Notification {
+            operation: kinds.0,
+            message_type: kinds.1,
+            routing: kinds.2,
             id,
             key,
             value,
@@ -121,6 +132,15 @@ fn notification() -> impl Strategy<Value = Notification> {
             ..note("any", from, to)
         },
     )
+}
+
+fn routing() -> impl Strategy<Value = Routing> {
+    let latest = prop::option::of(1..3u32);
+    (notifier(), latest).prop_map(|(notifier, latest)| Routing { notifier, latest, ..Routing::default() })
+}
+
+fn notifier() -> impl Strategy<Value = Option<String>> {
+    prop::option::of(Just("app".to_owned()))
 }
 
 fn notification_id() -> impl Strategy<Value = NotificationId> {
@@ -153,6 +173,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (owner(), notification_id(), delivery())
             .prop_map(|(owner, id, delivery)| Op::Deliver { owner, id, delivery }),
         1 => (owner(), notification_id()).prop_map(|(owner, id)| Op::RemoveNotification { owner, id }),
+        2 => (owner(), owner(), notifier(), 0..3u32)
+            .prop_map(|(owner, to, notifier, keep)| Op::Supersede { owner, to, notifier, keep }),
     ]
 }
 
@@ -233,6 +255,16 @@ impl Model {
                     *now = delivery;
                 }
             }
+            Op::Supersede { owner, to, notifier, keep } => {
+                let alike = |(n, d): &&mut (Notification, Delivery)| {
+                    let routing = (&n.routing.notifier, n.routing.latest.is_some());
+                    (&n.from, &n.to, *d) == (&owner, &to, Delivery::Queued) && routing == (&notifier, true)
+                };
+                let mut waiting: Vec<_> = self.sent.iter_mut().filter(alike).collect();
+                waiting.sort_by_key(|(n, _)| n.at); // stable: then by arrival
+                let old = waiting.len().saturating_sub(usize::try_from(keep).unwrap());
+                waiting.into_iter().take(old).for_each(|(_, delivery)| *delivery = Delivery::Expired);
+            }
             Op::RemoveNotification { owner, id } => {
                 self.received.retain(|n| (&n.to, &n.id) != (&owner, &id));
                 self.sent.retain(|(n, _)| (&n.from, &n.id) != (&owner, &id));
@@ -295,7 +327,33 @@ impl Model {
                 .iter()
                 .flat_map(|o| ids.iter().map(move |i| ((o.clone(), i.clone()), status(o, i))))
                 .collect(),
+            kept: owners
+                .iter()
+                .flat_map(|o| ids.iter().map(move |i| ((o.clone(), i.clone()), self.kept(o, i))))
+                .collect(),
+            usage: owners.iter().map(|o| (o.clone(), self.usage(o))).collect(),
         }
+    }
+}
+
+impl Model {
+    fn kept(&self, owner: &AtSign, id: &NotificationId) -> Vec<Kept> {
+        let sent = self.sent.iter().filter(|(n, _)| (&n.from, &n.id) == (owner, id));
+        let received = self.received.iter().filter(|n| (&n.to, &n.id) == (owner, id)).cloned().collect();
+        let sent = sent.map(|(n, d)| Kept { notification: n.clone(), delivery: Some(*d) });
+        sent.chain(by_time(received).into_iter().map(|notification| Kept { notification, delivery: None })).collect()
+    }
+
+    fn usage(&self, owner: &AtSign) -> Usage {
+        let mut usage = Usage::default();
+        for ((_, key), record) in self.records.iter().filter(|((o, _), _)| o == owner) {
+            usage.records += 1;
+            usage.bytes += u64::try_from(key.len() + record.value.len()).unwrap();
+        }
+        let received = self.received.iter().filter(|n| n.to == *owner).map(|n| (n, None));
+        let sent = self.sent.iter().filter(|(n, _)| n.from == *owner).map(|(n, d)| (n, Some(*d)));
+        received.chain(sent).for_each(|(n, d)| usage.count(d, n.operation, n.message_type, 1));
+        usage
     }
 }
 

@@ -1,11 +1,11 @@
 //! Cases on notifications and on the end of things.
 
-use postern_proto::{MessageType, Notification, Operation};
+use postern_proto::{MessageType, Notification, Operation, Priority, Routing};
 
 use super::samples::{at, id, key, note, put, record, rich_metadata, settle};
 use super::{Harness, commit, wait};
 use crate::limits::SWEEP_ROWS;
-use crate::{Batch, Committed, Delivery, LogAs, Op, Swept};
+use crate::{Batch, Committed, Delivery, Kept, LogAs, Op, Swept, Usage};
 
 /// By `at`, then by arrival; after, now and limit are kept.
 pub fn received_are_ordered_and_bounded(open: &dyn Fn() -> Box<dyn Harness>) {
@@ -127,6 +127,7 @@ pub fn a_notification_comes_back_as_it_went_in(open: &dyn Fn() -> Box<dyn Harnes
         is_encrypted: true,
         is_self: true,
         metadata: rich_metadata(),
+        routing: Routing { priority: Priority::High, notifier: Some("an app".into()), latest: Some(u32::MAX) },
         ..note("rich", "alice", "alice")
     };
     let empty =
@@ -137,6 +138,67 @@ pub fn a_notification_comes_back_as_it_went_in(open: &dyn Fn() -> Box<dyn Harnes
     }
     assert_eq!(store.received_since(&alice, i64::MIN, i64::MIN, 9).unwrap(), all);
     assert_eq!(store.queued(i64::MIN, 9).unwrap(), all);
+}
+
+/// Of strategy `latest`, the newest of a notifier to a recipient wait; others are not touched.
+pub fn the_latest_supersede(open: &dyn Fn() -> Box<dyn Harness>) {
+    let home = open();
+    let store = &*home.store();
+    settle(store, &["alice", "bob"]);
+    let sent = |name: &str, at, to: &str, notifier: &str, latest| {
+        let routing = Routing { notifier: Some(notifier.to_owned()), latest, ..Routing::default() };
+        Notification { at, routing, ..note(name, "alice", to) }
+    };
+    let supersede = |keep| Op::Supersede { owner: at("alice"), to: at("bob"), notifier: Some("app".into()), keep };
+    let batch = Batch::new(0)
+        .send(sent("third", 30, "bob", "app", Some(1)))
+        .send(sent("first", 10, "bob", "app", Some(1)))
+        .send(sent("second", 20, "bob", "app", Some(2)))
+        .send(sent("every", 5, "bob", "app", None))
+        .send(sent("other", 5, "bob", "ppa", Some(1)))
+        .send(sent("carol", 5, "carol", "app", Some(1)))
+        .send(sent("gone", 99, "bob", "app", Some(1)))
+        .deliver(&at("alice"), &id("gone"), Delivery::Delivered);
+    commit(store, batch.op(supersede(2))).unwrap();
+    let waiting = || store.queued(0, 99).unwrap().iter().map(|n| n.id.to_string()).collect::<Vec<_>>();
+    assert_eq!(waiting(), ["every", "other", "carol", "second", "third"]);
+    assert_eq!(store.outgoing_status(&at("alice"), &id("first")), Ok(Some(Delivery::Expired)));
+    commit(store, Batch::new(0).op(supersede(1))).unwrap();
+    assert_eq!(waiting(), ["every", "other", "carol", "third"]);
+    commit(store, Batch::new(0).op(supersede(0))).unwrap();
+    assert_eq!(waiting(), ["every", "other", "carol"]);
+    assert_eq!(store.outgoing_status(&at("alice"), &id("gone")), Ok(Some(Delivery::Delivered)));
+}
+
+/// One by its id, from either side; and all of them in numbers.
+pub fn notifications_are_found_and_counted(open: &dyn Fn() -> Box<dyn Harness>) {
+    let home = open();
+    let store = &*home.store();
+    settle(store, &["alice", "bob"]);
+    let alice = at("alice");
+    let own = note("n", "alice", "bob");
+    let from_bob = Notification { at: 20, operation: Operation::Delete, ..note("n", "bob", "alice") };
+    let from_carol = Notification { at: 15, message_type: MessageType::Text, ..note("n", "carol", "alice") };
+    let batch = Batch::new(0).receive(from_bob.clone()).receive(from_carol.clone()).send(own.clone());
+    commit(store, batch.receive(note("other", "bob", "alice")).op(put(&alice, "k", "1234"))).unwrap();
+    let kept = |notification: &Notification, delivery| Kept { notification: notification.clone(), delivery };
+    assert_eq!(
+        store.notifications(&alice, &id("n")).unwrap(),
+        [kept(&own, Some(Delivery::Queued)), kept(&from_carol, None), kept(&from_bob, None)]
+    );
+    assert_eq!(store.notifications(&alice, &id("unknown")), Ok(vec![]));
+    assert_eq!(store.notifications(&at("bob"), &id("n")), Ok(vec![]));
+    let usage = Usage {
+        records: 1,
+        bytes: u64::try_from("k@alice1234".len()).unwrap(),
+        received: 3,
+        queued: 1,
+        deletes: 1,
+        texts: 1,
+        ..Usage::default()
+    };
+    assert_eq!(store.usage(&alice), Ok(usage));
+    assert_eq!((usage.sent(), store.usage(&at("bob"))), (1, Ok(Usage::default())));
 }
 
 /// Received and sent ones alike; the household next door keeps its copy.

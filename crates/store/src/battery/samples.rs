@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use postern_proto::{AtKey, AtSign, MessageType, Metadata, Millis, Notification, NotificationId, Operation, Record};
+use postern_proto::{
+    AtKey, AtSign, MessageType, Metadata, Millis, Notification, NotificationId, Operation, Record, Routing,
+};
 
 use super::commit;
-use crate::{Account, Batch, Delivery, LogAs, LogEntry, Op, Store};
+use crate::{Account, Batch, Delivery, Kept, LogAs, LogEntry, Op, Store, Usage};
 
 pub(super) fn at(name: &str) -> AtSign {
     AtSign::parse(name).unwrap()
@@ -53,6 +55,7 @@ pub(super) fn note(name: &str, from: &str, to: &str) -> Notification {
         is_encrypted: false,
         is_self: false,
         metadata: Metadata::default(),
+        routing: Routing::default(),
     }
 }
 
@@ -89,6 +92,8 @@ pub(super) struct View {
     pub(super) received: BTreeMap<AtSign, Vec<Vec<Notification>>>,
     pub(super) queued: Vec<Vec<Notification>>,
     pub(super) status: BTreeMap<(AtSign, NotificationId), Option<Delivery>>,
+    pub(super) kept: BTreeMap<(AtSign, NotificationId), Vec<Kept>>,
+    pub(super) usage: BTreeMap<AtSign, Usage>,
 }
 
 /// The moments at which a view looks at notifications: (after, now).
@@ -121,6 +126,12 @@ impl View {
                 .flat_map(|o| ids.iter().map(move |i| (o.clone(), i.clone())))
                 .map(|(o, i)| ((o.clone(), i.clone()), store.outgoing_status(&o, &i).unwrap()))
                 .collect(),
+            kept: owners
+                .iter()
+                .flat_map(|o| ids.iter().map(move |i| (o.clone(), i.clone())))
+                .map(|(o, i)| ((o.clone(), i.clone()), store.notifications(&o, &i).unwrap()))
+                .collect(),
+            usage: owners.iter().map(|o| (o.clone(), store.usage(o).unwrap())).collect(),
         }
     }
 }
