@@ -195,7 +195,7 @@ impl Client {
     /// Deletes a record shared with `peer`; one that does not exist is fine.
     pub async fn delete_shared(&self, peer: &AtSign, name: &str) -> Result<(), ClientError> {
         let key = AtKey::shared(peer, name, self.at_sign());
-        self.request(Request::Delete(Delete { key })).await.map(drop)
+        self.request(Request::Delete(Delete::of(key))).await.map(drop)
     }
 
     /// Reads a record that `peer` shares with us.

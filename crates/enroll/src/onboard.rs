@@ -82,7 +82,7 @@ pub(crate) async fn run(task: OnboardTask) -> Result<PathBuf, OnboardError> {
         value: identity.keys.encryption_public.to_base64(),
     };
     wire.ask(&Request::Update(publish)).await.map_err(OnboardError::Client)?;
-    let forget = Delete { key: AtKey::private_key("at_secret") };
+    let forget = Delete::of(AtKey::private_key("at_secret"));
     wire.ask(&Request::Delete(forget)).await.map_err(OnboardError::Client)?;
     Ok(task.key_file)
 }

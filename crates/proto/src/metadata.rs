@@ -28,6 +28,10 @@ pub struct Metadata {
     pub shared_key_enc: Option<String>,
     /// Hex MD5 of the recipient's public key text.
     pub pub_key_cs: Option<String>,
+    /// Hash of the recipient's public key text; newer programs send it beside or instead of `pub_key_cs`.
+    pub pub_key_hash: Option<String>,
+    /// The algorithm of `pub_key_hash`: `sha256`, `sha512`.
+    pub hashing_algo: Option<String>,
     /// `base64` when the value contained line breaks.
     pub encoding: Option<String>,
     /// Name of the symmetric key.
@@ -40,6 +44,10 @@ pub struct Metadata {
     pub ske_enc_key_name: Option<String>,
     /// Algorithm of `shared_key_enc`.
     pub ske_enc_algo: Option<String>,
+    /// Written once: until it expires the record can be neither written again nor, without force, deleted.
+    pub immutable: Option<bool>,
+    /// What an application keeps beside the value, in its own encoding.
+    pub app_metadata: Option<String>,
 }
 
 /// What an update says about metadata: values to set and names to clear.
@@ -67,7 +75,7 @@ enum Slot<'a> {
 }
 
 /// Every name in the order the reference insists on when it reads.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 20] = [
     "ttl",
     "ttb",
     "ttr",
@@ -78,12 +86,16 @@ const NAMES: [&str; 16] = [
     "isEncrypted",
     "sharedKeyEnc",
     "pubKeyCS",
+    "pubKeyHash",
+    "hashingAlgo",
     "encoding",
     "encKeyName",
     "encAlgo",
     "ivNonce",
     "skeEncKeyName",
     "skeEncAlgo",
+    "immutable",
+    "appMetadata",
 ];
 
 impl Metadata {
@@ -99,18 +111,27 @@ impl Metadata {
             "isEncrypted" => Slot::Flag(&mut self.is_encrypted),
             "sharedKeyEnc" => Slot::Text(&mut self.shared_key_enc),
             "pubKeyCS" => Slot::Text(&mut self.pub_key_cs),
+            "pubKeyHash" => Slot::Text(&mut self.pub_key_hash),
+            "hashingAlgo" => Slot::Text(&mut self.hashing_algo),
             "encoding" => Slot::Text(&mut self.encoding),
             "encKeyName" => Slot::Text(&mut self.enc_key_name),
             "encAlgo" => Slot::Text(&mut self.enc_algo),
             "ivNonce" => Slot::Text(&mut self.iv_nonce),
             "skeEncKeyName" => Slot::Text(&mut self.ske_enc_key_name),
             "skeEncAlgo" => Slot::Text(&mut self.ske_enc_algo),
+            "immutable" => Slot::Flag(&mut self.immutable),
+            "appMetadata" => Slot::Text(&mut self.app_metadata),
             _ => return None,
         })
     }
 
-    /// The known name equal to `text` but for case.
+    /// The known name equal to `text` but for case, or the one that it was called before.
     pub fn known(text: &str) -> Option<&'static str> {
+        let text = match text {
+            "hash" => "pubKeyHash",
+            "algo" => "hashingAlgo",
+            text => text,
+        };
         NAMES.into_iter().find(|name| name.eq_ignore_ascii_case(text))
     }
 

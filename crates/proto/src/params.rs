@@ -1,5 +1,8 @@
 //! The `:name:value` part that many verbs share.
 
+/// When a record was made, written, ends, begins and was deleted, as `yyyy-mm-ddThh:mm:ss.sssZ`.
+const DATES: [&str; 5] = ["cAt", "uAt", "eAt", "aAt", "dAt"];
+
 /// Cuts the head of a request into its colon-separated pieces.
 ///
 /// Clients send parameters in any order and newer ones we do not know, so verbs
@@ -27,6 +30,20 @@ impl<'a> Params<'a> {
         };
         self.rest = after;
         Some(piece)
+    }
+
+    /// Takes the value of the parameter `name`, whose name was taken. The dates that newer clients send contain colons.
+    pub(crate) fn take_value_of(&mut self, name: &str) -> Option<&'a str> {
+        let is_date = DATES.iter().any(|date| name.eq_ignore_ascii_case(date));
+        let is_whole = |value: &str| !value.as_bytes().get(..4).is_some_and(|year| year.iter().all(u8::is_ascii_digit));
+        if !is_date || self.peek().is_none_or(is_whole) {
+            return self.take();
+        }
+        let start = self.rest?;
+        let end = start.match_indices(':').nth(2).map_or(start.len(), |(at, _)| at);
+        let (value, after) = start.split_at(end);
+        self.rest = after.strip_prefix(':');
+        Some(value)
     }
 
     /// Takes the next piece if it is this word in any case.

@@ -1,6 +1,6 @@
 //! A stored record: value, metadata, and the dates the server keeps.
 
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use crate::{AtSign, Metadata, Millis, wire_date};
 
@@ -91,11 +91,19 @@ impl Record {
         put("ccd", m.ccd.unwrap_or(false).into());
         put("isBinary", m.is_binary.unwrap_or(false).into());
         put("isEncrypted", m.is_encrypted.unwrap_or(false).into());
+        if let Some(immutable) = m.immutable {
+            put("immutable", immutable.into());
+        }
+        if let (Some(hash), Some(algo)) = (&m.pub_key_hash, &m.hashing_algo) {
+            put("pubKeyHash", json!({"hash": hash, "hashingAlgo": algo}));
+            put("hashingAlgo", Json::Null); // said already
+        }
         for (name, value) in m.entries() {
             if !json.contains_key(name) {
                 json.insert(name.to_owned(), value.into());
             }
         }
+        json.retain(|_, value| !value.is_null());
         json
     }
 }

@@ -69,6 +69,11 @@ impl Reply {
         Self::Data(value.to_string())
     }
 
+    /// `data: ⟨json⟩`, the space as `stats` and `notify:all` have it.
+    pub fn spaced_json(value: &Json) -> Self {
+        Self::Data(format!(" {value}"))
+    }
+
     /// Reply and prompt in one piece, to be written as one record.
     pub fn print(&self, prompt: &Prompt, shape: ErrorShape) -> String {
         let mut out = String::new();

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::ProtocolError;
 use crate::verb::{
     Cram, Delete, Enroll, From, Info, Keys, Llookup, Lookup, Monitor, Noop, Notify, NotifyAll, NotifyFetch, NotifyList,
-    NotifyRemove, NotifyStatus, Otp, Pkam, Scan, Update,
+    NotifyRemove, NotifyStatus, Otp, Pkam, Scan, Update, UpdateMeta,
 };
 
 /// Everything a client can ask of an atServer. One file per verb in [`crate::verb`].
@@ -28,6 +28,8 @@ pub enum Request {
     Llookup(Llookup),
     /// `update:…`
     Update(Update),
+    /// `update:meta:…`
+    UpdateMeta(UpdateMeta),
     /// `delete:…`
     Delete(Delete),
     /// `scan…`
@@ -81,7 +83,10 @@ impl Request {
             "lookup" if has_args => Lookup::parse(args).map(Self::Lookup),
             "plookup" if has_args => Lookup::parse(args).map(Self::Plookup),
             "llookup" if has_args => Llookup::parse(args).map(Self::Llookup),
-            "update" if has_args => Update::parse(args).map(Self::Update),
+            "update" if has_args => match strip_word(args, "meta") {
+                Some(args) => UpdateMeta::parse(args).map(Self::UpdateMeta),
+                None => Update::parse(args).map(Self::Update),
+            },
             "delete" if has_args => Delete::parse(args).map(Self::Delete),
             "scan" => Scan::parse(after).map(Self::Scan),
             "notify" if has_args => notify(args),
@@ -107,6 +112,7 @@ impl Request {
             Self::Plookup(_) => "plookup",
             Self::Llookup(_) => "llookup",
             Self::Update(_) => "update",
+            Self::UpdateMeta(_) => "update:meta",
             Self::Delete(_) => "delete",
             Self::Scan(_) => "scan",
             Self::Notify(_) => "notify",
@@ -168,6 +174,7 @@ impl fmt::Display for Request {
             Self::Plookup(v) => write!(f, "plookup:{v}"),
             Self::Llookup(v) => v.fmt(f),
             Self::Update(v) => v.fmt(f),
+            Self::UpdateMeta(v) => v.fmt(f),
             Self::Delete(v) => v.fmt(f),
             Self::Scan(v) => v.fmt(f),
             Self::Notify(v) => v.fmt(f),

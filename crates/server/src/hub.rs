@@ -63,8 +63,19 @@ pub(crate) struct Submitted {
     pub(crate) tickets: Tickets,
 }
 
-/// Places of a batch's notifications in the order of pushes.
-pub(crate) struct Tickets(Vec<Ticket>);
+/// Places of a batch's notifications in the order of pushes, and the households whose log it moves.
+pub(crate) struct Tickets {
+    tickets: Vec<Ticket>,
+    logged: Vec<Logged>,
+    at: Millis,
+}
+
+/// A step that enters a household's commit log.
+struct Logged {
+    owner: AtSign,
+    step: usize,
+    operation: Operation,
+}
 
 struct Ticket {
     house: Arc<House>,
@@ -103,8 +114,23 @@ impl Hub {
     pub(crate) fn submit(&self, store: &dyn Store, mut batch: Batch) -> Submitted {
         let _order = lock(&self.order);
         let mut tickets = Vec::new();
+        let mut logged = Vec::new();
         for (step, op) in batch.ops.iter_mut().enumerate() {
-            let Op::Receive(notification) = op else { continue };
+            let mut log = |owner: &AtSign, operation| logged.push(Logged { owner: owner.clone(), step, operation });
+            let notification = match op {
+                Op::Receive(notification) => notification,
+                Op::Put { owner, log: kind, .. } => {
+                    if kind.kind().is_some() {
+                        log(owner, Operation::Update);
+                    }
+                    continue;
+                }
+                Op::Remove { owner, log: true, .. } => {
+                    log(owner, Operation::Delete);
+                    continue;
+                }
+                _ => continue,
+            };
             let house = self.house(&notification.to);
             let at = house.stamp(store, &notification.to, batch.at);
             let life = notification.expires_at.saturating_sub(notification.at);
@@ -113,8 +139,9 @@ impl Hub {
             let push = Some(Arc::new(Push::new(notification)));
             tickets.push(Ticket { house, step, push, at });
         }
+        let at = batch.at;
         let pending = store.commit(batch);
-        Submitted { pending, tickets: Tickets(tickets) }
+        Submitted { pending, tickets: Tickets { tickets, logged, at } }
     }
 
     /// A place for one more authenticated connection.
@@ -149,11 +176,20 @@ impl Hub {
 }
 
 impl Tickets {
-    /// Tells how the batch ended; delivers what is due.
-    pub(crate) fn settle(mut self, committed: Option<&Committed>) {
-        for ticket in self.0.drain(..) {
+    /// Tells how the batch ended; delivers what is due, then tells each household how long its log is.
+    pub(crate) fn settle(mut self, hub: &Hub, committed: Option<&Committed>) {
+        for ticket in self.tickets.drain(..) {
             let fresh = committed.is_some_and(|c| c.fresh.get(ticket.step) == Some(&true));
             ticket.end(fresh);
+        }
+        let mut latest: BTreeMap<&AtSign, (i64, Operation)> = BTreeMap::new();
+        for Logged { owner, step, operation } in &self.logged {
+            if let Some(commit) = committed.and_then(|c| c.commits.get(*step).copied().flatten()) {
+                latest.insert(owner, (commit, *operation)); // ids rise within a batch
+            }
+        }
+        for (owner, (commit, operation)) in latest {
+            hub.house(owner).push_stats(owner, commit, operation, self.at);
         }
     }
 }

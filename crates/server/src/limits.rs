@@ -77,6 +77,12 @@ pub const NOTIFICATION_LIFE_MS: i64 = 15 * 60 * 1000;
 /// Longest life of a notification: a device that was off for a month needs no request of last month.
 pub const NOTIFICATION_LIFE_MAX_MS: i64 = 30 * 24 * 3600 * 1000;
 
+/// Bytes that one `notify:all` may store for all its recipients together: a value of 160 kB for a hundred of them.
+pub const NOTIFY_ALL_BYTES: usize = 16 * 1024 * 1024;
+
+/// Keys and values in one answer to `notify:list`. Source: what the reference puts into one page of `sync`.
+pub const NOTIFY_LIST_BYTES: usize = 5 * 1000 * 1000;
+
 /// Life of a one-time passcode. Source: the reference.
 pub const OTP_LIFE_MS: i64 = 5 * 60 * 1000;
 

@@ -60,8 +60,9 @@ fn the_c_daemon_finds_its_server_and_starts() {
         "llookup:shared_key.bob@alice\r",
         "error:AT0015-key not found : shared_key.bob@alice does not exist in keystore\n@alice@",
     );
-    alice.ask("update:shared_key.bob@alice qX==\r", "data:0\n@alice@");
-    alice.ask("update:@bob:shared_key@alice Zp==\r", "data:1\n@alice@");
+    // The copy of the public key was the first commit.
+    alice.ask("update:shared_key.bob@alice qX==\r", "data:1\n@alice@");
+    alice.ask("update:@bob:shared_key@alice Zp==\r", "data:2\n@alice@");
     let sent = alice.reply("notify:update:ttl:10000:isEncrypted:true:ivNonce:8m==:@bob:ping.dev1.sshnp@alice:Vt==\r");
     assert_eq!(without_ids(&sent), "data:U\n@alice@");
 }

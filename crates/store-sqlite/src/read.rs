@@ -97,18 +97,14 @@ pub(crate) fn outgoing_status(db: &Connection, owner: &AtSign, id: &Notification
 
 pub(crate) fn notifications(db: &Connection, owner: &AtSign, id: &NotificationId) -> Result<Vec<Kept>> {
     let values = [owner.as_str(), id.as_str()];
-    let text =
-        format!("SELECT owner, recipient, {NOTIFICATION}, delivery FROM sent WHERE owner = ?1 AND id = ?2");
+    let text = format!("SELECT owner, recipient, {NOTIFICATION}, delivery FROM sent WHERE owner = ?1 AND id = ?2");
     let mut all = list(db, &text, values, |row| {
         let delivery = rows::delivery(&row.get::<_, String>("delivery").map_err(sql)?)?;
         Ok(Kept { notification: rows::notification(row)?, delivery: Some(delivery) })
     })?;
-    let text = format!(
-        "SELECT sender, owner, {NOTIFICATION} FROM received WHERE owner = ?1 AND id = ?2 ORDER BY at, arrival"
-    );
-    all.extend(list(db, &text, values, |row| {
-        Ok(Kept { notification: rows::notification(row)?, delivery: None })
-    })?);
+    let text =
+        format!("SELECT sender, owner, {NOTIFICATION} FROM received WHERE owner = ?1 AND id = ?2 ORDER BY at, arrival");
+    all.extend(list(db, &text, values, |row| Ok(Kept { notification: rows::notification(row)?, delivery: None }))?);
     Ok(all)
 }
 

@@ -30,8 +30,7 @@ pub(crate) fn record(row: &Row<'_>) -> Result<Record> {
 }
 
 /// The columns of a notification after owner and other side, in the order that [`notification`] reads.
-pub(crate) const NOTIFICATION: &str =
-    "id, at, expires_at, operation, message_type, is_encrypted, is_self, key, metadata, value, priority, notifier, latest";
+pub(crate) const NOTIFICATION: &str = "id, at, expires_at, operation, message_type, is_encrypted, is_self, key, metadata, value, priority, notifier, latest";
 
 /// Reads a row of from, to, [`NOTIFICATION`].
 pub(crate) fn notification(row: &Row<'_>) -> Result<Notification> {

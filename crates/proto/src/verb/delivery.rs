@@ -18,8 +18,8 @@ impl fmt::Display for Delivery<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let n = self.notification;
         write!(f, "notify:id:{}:{}", n.id, n.operation.as_str())?;
-        // Our senders' notifier is not kept; the reference's default stands for it.
-        write!(f, ":messageType:{}:notifier:SYSTEM:ttln:{}", n.message_type.as_str(), self.life_ms)?;
+        let (kind, notifier) = (n.message_type.as_str(), n.routing.notifier());
+        write!(f, ":messageType:{kind}:notifier:{notifier}:ttln:{}", self.life_ms)?;
         write!(f, "{}", MetadataChange::from(travelling(n)))?;
         if n.message_type == MessageType::Key && n.key.starts_with("public:") {
             // The stored name of a public key does not say whom it is for.
@@ -58,7 +58,7 @@ fn travelling(n: &Notification) -> Metadata {
 mod tests {
     use super::*;
     use crate::verb::Target;
-    use crate::{AtSign, NotificationId, Operation, Request};
+    use crate::{AtSign, NotificationId, Operation, Request, Routing};
 
     fn sample() -> Notification {
         Notification {
@@ -74,6 +74,7 @@ mod tests {
             is_encrypted: true,
             is_self: false,
             metadata: Metadata { ttl: Some(10_000), iv_nonce: Some("8m==".into()), ..Metadata::default() },
+            routing: Routing::default(),
         }
     }
 

@@ -31,4 +31,4 @@ pub use otp::Otp;
 pub use proof::{Cram, HashingAlgo, Pkam};
 pub use scan::Scan;
 pub use small::{Info, Noop};
-pub use update::Update;
+pub use update::{Update, UpdateMeta};

@@ -137,7 +137,7 @@ impl Notify {
             "update" => self.operation = Operation::Update,
             "delete" => self.operation = Operation::Delete,
             _ => {
-                let value = params.take().ok_or_else(bad)?;
+                let value = params.take_value_of(name).ok_or_else(bad)?;
                 match lower.as_str() {
                     "id" => self.id = Some(NotificationId::parse(value).ok_or_else(bad)?),
                     // The C library spells it with an underscore.

@@ -45,7 +45,10 @@ const REAL_LINES: &[&str] = &[
     "update:ttl:3600000:isEncrypted:true:ivNonce:AAAA==:@bob:device_info.dev1.sshnp@alice AbC=",
     "update:ttr:3888000:isEncrypted:false:@bob:shared_key@alice Zp==",
     "update:privatekey:at_pkam_publickey MIIB",
+    "update:meta:@bob:phone.ns@alice:ttl:0:ccd:true",
+    "update:ttl:30000:isEncrypted:false:immutable:true:5e0f.session_mutexes.sshnp@alice lock",
     "delete:privatekey:at_secret",
+    "delete:force:phone.ns@alice",
     "delete:@bob:username.dev1.sshnp@alice",
     "notify:id:0c1e:update:ttl:10000:isEncrypted:true:ivNonce:8m==:@bob:ping.dev1.sshnp@alice:Vt==",
     "notify:remove:0c1e",
@@ -111,6 +114,65 @@ fn update_values_out_of_range_are_refused() {
         "update:k@alice ",
     ] {
         assert!(Request::parse(line.as_bytes()).is_err(), "{line}");
+    }
+}
+
+#[test]
+fn newer_clients_send_dates_and_flags() {
+    let u = update("update:nc:ttl:5:cAt:2025-01-02T03:04:05.678Z:uAt:2025-01-02T03:04:05Z:immutable:true:k.ns@alice v");
+    assert_eq!((u.metadata.set.ttl, u.metadata.set.immutable), (Some(5), Some(true)));
+    assert_eq!(u.key.to_string(), "k.ns@alice");
+    // A parameter that has the name of a date and another value.
+    assert_eq!(update("update:cAt:x:ttl:5:k.ns@alice v").metadata.set.ttl, Some(5));
+    let u = update("update:pubKeyHash:0af:hashingAlgo:sha512:appMetadata:e30=:@bob:k.ns@alice v");
+    assert_eq!(u.metadata.set.hashing_algo.as_deref(), Some("sha512"));
+    for (line, force) in [
+        ("delete:dAt:2025-01-02T03:04:05.678Z:nc:k.ns@alice", false),
+        ("delete:nc:k.ns@alice", false),
+        ("delete:priority:high:k.ns@alice", false),
+        ("delete:force:priority:high:k.ns@alice", true),
+    ] {
+        let Request::Delete(delete) = parse(line) else { panic!("{line}") };
+        assert_eq!((delete.key.to_string().as_str(), delete.force), ("k.ns@alice", force), "{line}");
+    }
+}
+
+#[test]
+fn update_as_json() {
+    let u = update(
+        r#"update:json:{"atKey":"Phone.ns","value":"1 2","sharedBy":"@alice","sharedWith":"bob","metadata":{"ttl":5,"ttr":-1,"ccd":true,"isPublic":false,"createdAt":"x","encoding":null,"pubKeyHash":{"hash":"0a","hashingAlgo":"sha256"}}}"#,
+    );
+    assert_eq!((u.key.to_string().as_str(), u.value.as_str()), ("@bob:phone.ns@alice", "1 2"));
+    assert_eq!((u.metadata.set.ttl, u.metadata.set.ttr, u.metadata.set.ccd), (Some(5), Some(-1), Some(true)));
+    assert_eq!(u.metadata.set.pub_key_hash.as_deref(), Some("0a"));
+    let u = update(r#"update:json:{"atKey":"location.ns@alice","value":"v","metadata":{"isPublic":true}}"#);
+    assert_eq!(u.key.to_string(), "public:location.ns@alice");
+    for bad in [
+        "[]",
+        "{}",
+        r#"{"atKey":"k@alice"}"#,
+        r#"{"atKey":"k@alice","value":""}"#,
+        r#"{"atKey":"k@alice","value":"a\ndata:forged"}"#,
+        r#"{"atKey":"k@alice","value":"v","metadata":{"ttl":-1}}"#,
+        r#"{"atKey":"k@alice","value":"v","metadata":{"encoding":"a:b"}}"#,
+        r#"{"atKey":"k@alice","value":{"a":1}}"#,
+    ] {
+        assert!(Request::parse(format!("update:json:{bad}").as_bytes()).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn metadata_alone() {
+    let meta = |line: &str| match parse(line) {
+        Request::UpdateMeta(meta) => meta,
+        other => panic!("{other:?}"),
+    };
+    let m = meta("update:meta:public:phone.ns@alice:ttl:5:encoding:null:new:x");
+    assert_eq!((m.key.to_string().as_str(), m.metadata.set.ttl), ("public:phone.ns@alice", Some(5)));
+    assert_eq!(m.metadata.clear, ["encoding"]);
+    assert_eq!(meta("update:meta:@bob:phone.ns@alice").key.to_string(), "@bob:phone.ns@alice");
+    for bad in ["update:meta:phone.ns", "update:meta:phone.ns@alice:ttl", "update:meta:@bob:phone:ttl:5"] {
+        assert!(Request::parse(bad.as_bytes()).is_err(), "{bad}");
     }
 }
 

@@ -104,7 +104,7 @@ impl Guest {
             let _place = shared.commits.acquire().await; // never closed
             let Submitted { pending, tickets } = shared.hub.submit(shared.store.as_ref(), batch);
             let outcome = pending.await;
-            tickets.settle(outcome.as_ref().ok());
+            tickets.settle(&shared.hub, outcome.as_ref().ok());
             if let Some(household) = ends_rights.filter(|_| outcome.is_ok()) {
                 shared.hub.house(&household).rights.send_replace(());
             }
@@ -117,11 +117,6 @@ impl Guest {
     async fn done(&mut self, mut plan: Plan, committed: &Committed) -> io::Result<Flow> {
         if let Some(enrollment) = plan.adopt.take() {
             self.connection.adopt(enrollment);
-        }
-        if let (Some(operation), Some(who)) = (plan.logged, self.connection.authority())
-            && let Some(commit) = committed.commits.iter().flatten().max()
-        {
-            self.shared.hub.house(who.owner()).push_stats(who.owner(), *commit, operation, now_ms());
         }
         let close = plan.close;
         let flow = self.reply(&plan.answer(committed)).await?;

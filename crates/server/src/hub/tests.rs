@@ -55,13 +55,13 @@ fn pushes_keep_the_order_of_their_stamps_whoever_finishes_first() {
     let one = hub.submit(&store, Batch::new(10).receive(note("1", 10)));
     let two = hub.submit(&store, Batch::new(10).receive(note("2", 10)));
     let three = hub.submit(&store, Batch::new(10).receive(note("3", 10)));
-    two.tickets.settle(Some(&fresh()));
+    two.tickets.settle(&hub, Some(&fresh()));
     assert_eq!(heard(&monitor).unwrap(), []);
-    one.tickets.settle(Some(&fresh()));
+    one.tickets.settle(&hub, Some(&fresh()));
     assert_eq!(heard(&monitor).unwrap(), [("1".to_owned(), 10), ("2".to_owned(), 11)]);
     drop(three); // its connection died: nobody waits for it for ever
     let four = hub.submit(&store, Batch::new(9).receive(note("4", 9)));
-    four.tickets.settle(Some(&fresh()));
+    four.tickets.settle(&hub, Some(&fresh()));
     assert_eq!(heard(&monitor).unwrap(), [("4".to_owned(), 13)]);
 }
 
@@ -69,20 +69,20 @@ fn pushes_keep_the_order_of_their_stamps_whoever_finishes_first() {
 fn stamps_rise_even_when_the_clock_was_set_back_over_a_restart() {
     let (hub, store, _monitor) = world();
     for n in 0..100 {
-        hub.submit(&store, Batch::new(1000).receive(note(&n.to_string(), 1000))).tickets.settle(Some(&fresh()));
+        hub.submit(&store, Batch::new(1000).receive(note(&n.to_string(), 1000))).tickets.settle(&hub, Some(&fresh()));
     }
     let restarted = Hub::default();
     let monitor = restarted.house(&at_sign("alice")).subscribe(monitor("sshnp"));
-    restarted.submit(&store, Batch::new(500).receive(note("new", 500))).tickets.settle(Some(&fresh()));
+    restarted.submit(&store, Batch::new(500).receive(note("new", 500))).tickets.settle(&restarted, Some(&fresh()));
     assert_eq!(heard(&monitor).unwrap(), [("new".to_owned(), 1100)]);
 }
 
 #[test]
 fn failures_and_repetitions_are_not_pushed() {
     let (hub, store, monitor) = world();
-    hub.submit(&store, Batch::new(1).receive(note("1", 1))).tickets.settle(None);
+    hub.submit(&store, Batch::new(1).receive(note("1", 1))).tickets.settle(&hub, None);
     let known = Committed { commits: vec![None], fresh: vec![false] };
-    hub.submit(&store, Batch::new(1).receive(note("2", 1))).tickets.settle(Some(&known));
+    hub.submit(&store, Batch::new(1).receive(note("2", 1))).tickets.settle(&hub, Some(&known));
     assert_eq!(heard(&monitor).unwrap(), []);
 }
 
@@ -92,7 +92,7 @@ fn a_reader_who_never_reads_is_closed() {
     let other = hub.house(&at_sign("alice")).subscribe(monitor("nothing_like_it"));
     for n in 0..=crate::limits::QUEUED_PUSHES {
         let batch = Batch::new(1).receive(note(&n.to_string(), 1));
-        hub.submit(&store, batch).tickets.settle(Some(&fresh()));
+        hub.submit(&store, batch).tickets.settle(&hub, Some(&fresh()));
     }
     assert!(heard(&slow).is_none());
     assert_eq!(heard(&other).unwrap(), []);

@@ -3,12 +3,15 @@
 //! Every `plan` is a function of the request, the store as it is, the authority and the
 //! time. What it returns is committed whole, then answered.
 
+mod blocks;
+mod cache;
 mod delete;
 mod enroll;
 mod info;
 mod keys;
 mod lookup;
 mod monitor;
+mod notifications;
 mod notify;
 mod otp;
 mod scan;
@@ -17,7 +20,7 @@ mod update;
 use std::time::Duration;
 
 use postern_dialogue::server::{Authority, Enrollment};
-use postern_proto::{AtKey, AtSign, ErrorCode, Millis, Operation, ProtocolError, Record, Reply, Request, Uuid};
+use postern_proto::{AtKey, AtSign, ErrorCode, Millis, ProtocolError, Record, Reply, Request, Uuid};
 use postern_store::{Assert, Batch, Committed, Store, StoreError};
 
 use crate::accounts::Accounts;
@@ -45,8 +48,6 @@ pub(crate) struct Plan {
     /// Empty for pure reads.
     pub(crate) batch: Option<Batch>,
     answer: Answer,
-    /// The household whose commit log moved, and how.
-    pub(crate) logged: Option<Operation>,
     /// The connection goes on as this enrolment.
     pub(crate) adopt: Option<Enrollment>,
     /// Connections of this household may have lost their rights.
@@ -92,10 +93,15 @@ pub(crate) fn plan(call: &Call<'_>, request: &Request) -> Planned {
         Request::Plookup(lookup) => lookup::plookup(call, lookup),
         Request::Llookup(lookup) => lookup::llookup(call, lookup),
         Request::Update(update) => update::plan(call, update),
+        Request::UpdateMeta(update) => update::meta(call, update),
         Request::Delete(delete) => delete::plan(call, delete),
         Request::Scan(scan) => scan::plan(call, scan),
         Request::Notify(notify) => notify::plan(call, notify),
-        Request::NotifyRemove(remove) => notify::remove(call, remove),
+        Request::NotifyAll(all) => notify::all(call, all),
+        Request::NotifyStatus(status) => notifications::status(call, status),
+        Request::NotifyList(list) => notifications::list(call, list),
+        Request::NotifyFetch(fetch) => notifications::fetch(call, fetch),
+        Request::NotifyRemove(remove) => notifications::remove(call, remove),
         Request::Info(info) => info::plan(call, *info),
         Request::Enroll(enroll) => enroll::plan(call, enroll),
         Request::Otp(otp) => otp::plan(call, otp),
@@ -113,9 +119,17 @@ impl Call<'_> {
 
     /// A fresh UUID of this call.
     fn uuid(&self) -> Uuid {
+        self.nth_uuid(0)
+    }
+
+    /// Several that differ from each other.
+    fn nth_uuid(&self, n: usize) -> Uuid {
         let mut bytes = [0; 16];
         for (to, from) in bytes.iter_mut().zip(self.random) {
             *to = from;
+        }
+        for (to, from) in bytes.iter_mut().zip(n.to_le_bytes()) {
+            *to ^= from;
         }
         Uuid::from_random(bytes)
     }
@@ -158,21 +172,21 @@ pub(crate) fn not_hosted(at_sign: &AtSign) -> ProtocolError {
 impl Plan {
     /// An answer that changes nothing.
     fn reply(reply: Reply) -> Planned {
-        Ok(Self::made(None, Answer::Reply(reply), None))
+        Ok(Self::made(None, Answer::Reply(reply)))
     }
 
     /// A change with a fixed answer.
     fn change(batch: Batch, reply: Reply) -> Planned {
-        Ok(Self::made(Some(batch), Answer::Reply(reply), None))
+        Ok(Self::made(Some(batch), Answer::Reply(reply)))
     }
 
     /// A change answered with the commit id of one of its steps.
-    fn logged(batch: Batch, step: usize, operation: Operation) -> Planned {
-        Ok(Self::made(Some(batch), Answer::CommitOf(step), Some(operation)))
+    fn logged(batch: Batch, step: usize) -> Planned {
+        Ok(Self::made(Some(batch), Answer::CommitOf(step)))
     }
 
-    fn made(batch: Option<Batch>, answer: Answer, logged: Option<Operation>) -> Self {
-        Self { batch, answer, logged, adopt: None, ends_rights: None, close: false }
+    fn made(batch: Option<Batch>, answer: Answer) -> Self {
+        Self { batch, answer, adopt: None, ends_rights: None, close: false }
     }
 
     /// What to say now that it is done.

@@ -5,7 +5,7 @@ use postern_proto::verb::Scan;
 use postern_proto::{AtKey, AtSign, ErrorCode, ProtocolError, Reply};
 use serde_json::Value as Json;
 
-use super::{Call, Plan, Planned};
+use super::{Call, Plan, Planned, blocks};
 use crate::pattern::Pattern;
 
 pub(super) fn plan(call: &Call<'_>, scan: &Scan) -> Planned {
@@ -37,6 +37,9 @@ fn own(call: &Call<'_>, me: &Authority, show_hidden: bool, pattern: &Pattern) ->
 /// What another household of this server shares with the caller.
 fn shared_with_me(call: &Call<'_>, me: &Authority, other: &AtSign, pattern: &Pattern) -> Planned {
     call.hosted(other)?;
+    if blocks::is_blocked(call, other, me.owner())? {
+        return Err(blocks::refused().into());
+    }
     let prefix = format!("{}:", me.owner());
     list(call, other, pattern, |key| key.strip_prefix(prefix.as_str()).filter(|_| reaches(me, key)))
 }

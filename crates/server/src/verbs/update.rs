@@ -1,32 +1,72 @@
-//! `update`: writing, and telling those it is shared with.
+//! `update`, `update:meta`: writing, and telling those it is shared with.
 
 use postern_dialogue::server::Access;
-use postern_proto::verb::Update;
-use postern_proto::{AtKey, AtSign, ErrorCode, Metadata, Operation, ProtocolError, Record, Visibility};
-use postern_store::{Batch, LogAs};
+use postern_proto::verb::{Update, UpdateMeta};
+use postern_proto::{
+    AtKey, AtSign, ErrorCode, MessageType, Metadata, MetadataChange, Operation, ProtocolError, Record, Routing,
+    Visibility,
+};
+use postern_store::{Assert, Batch, LogAs, StoreError};
 
 use super::notify::{Outgoing, deliver};
-use super::{Call, Plan, Planned, is_managed};
+use super::{Call, Plan, Planned, Refusal, is_managed};
 
 pub(super) fn plan(call: &Call<'_>, update: &Update) -> Planned {
+    write(call, "update", &update.key, &update.metadata, Some(&update.value))
+}
+
+/// Metadata of a record that is there; its value stays.
+pub(super) fn meta(call: &Call<'_>, update: &UpdateMeta) -> Planned {
+    write(call, "update:meta", &update.key, &update.metadata, None)
+}
+
+fn write(call: &Call<'_>, verb: &str, key: &AtKey, change: &MetadataChange, value: Option<&str>) -> Planned {
     let me = call.owner()?;
-    let key = update.key.clone().or_owned_by(me.owner());
+    let key = key.clone().or_owned_by(me.owner());
     check_kind(me.owner(), &key)?;
-    me.check("update", &key, Access::Write)?;
-    let batch = call.write(Batch::new(call.now), me.owner(), &key, log_as(&key, LogAs::Put), |old| {
-        let mut metadata = old.map(|record| record.metadata.clone()).unwrap_or_default();
-        metadata.apply(&update.metadata);
-        match old {
-            Some(old) => old.next(&update.value, metadata, call.now),
-            None => Record::new(&update.value, metadata, call.now),
-        }
-    })?;
-    let metadata = match batch.ops.first() {
-        Some(postern_store::Op::Put { record, .. }) => record.metadata.clone(),
-        _ => Metadata::default(),
+    me.check(verb, &key, Access::Write)?;
+    let stored = call.store.get(me.owner(), &key)?;
+    let assert = match &stored {
+        Some(record) => Assert::KeyVersion(me.owner().clone(), key.clone(), record.version),
+        None => Assert::KeyAbsent(me.owner().clone(), key.clone()),
     };
-    let batch = tell(call, batch, me.owner(), &key, Operation::Update, Some(&update.value), metadata);
-    Plan::logged(batch, 0, Operation::Update)
+    // The unborn can be written; the expired are as good as gone.
+    let living = stored.filter(|record| record.expires_at.is_none_or(|end| call.now < end));
+    let record = make(call, &key, living.as_ref(), change, value)?;
+    let metadata = record.metadata.clone();
+    let log = log_as(&key, if value.is_some() { LogAs::Put } else { LogAs::Meta });
+    let batch = Batch::new(call.now).assert(assert).put(me.owner(), &key, record, log);
+    let batch = tell(call, batch, me.owner(), &key, Operation::Update, value, metadata)?;
+    Plan::logged(batch, 0)
+}
+
+/// What is stored from now on: given metadata replaces, `null` clears, the rest stays.
+fn make(
+    call: &Call<'_>,
+    key: &AtKey,
+    old: Option<&Record>,
+    change: &MetadataChange,
+    value: Option<&str>,
+) -> Result<Record, Refusal> {
+    if old.is_some_and(|old| old.metadata.immutable == Some(true)) {
+        let text = format!("Immutable records may not be updated : {key} is immutable");
+        return Err(ProtocolError::new(ErrorCode::Unauthorized, text).into());
+    }
+    let mut metadata = old.map(|old| old.metadata.clone()).unwrap_or_default();
+    metadata.apply(change);
+    // The reference says so too: who caches for a time, and says nothing, keeps copies when the original goes.
+    if metadata.ttr.is_some_and(|ttr| ttr != 0) && metadata.ccd.is_none() {
+        metadata.ccd = Some(false);
+    }
+    let (value, old) = match (value, old) {
+        (Some(value), old) => (value.to_owned(), old),
+        (None, Some(old)) => (old.value.clone(), Some(old)),
+        (None, None) => return Err(ProtocolError::no_such_key(key).into()),
+    };
+    Ok(match old {
+        Some(old) => old.next(value, metadata, call.now),
+        None => Record::new(value, metadata, call.now),
+    })
 }
 
 /// Which keys an owner may write at all.
@@ -66,8 +106,8 @@ pub(super) fn tell(
     operation: Operation,
     value: Option<&str>,
     metadata: Metadata,
-) -> Batch {
-    let Some(to) = key.shared_with().filter(|to| *to != me && !key.is_cached()) else { return batch };
+) -> Result<Batch, StoreError> {
+    let Some(to) = key.shared_with().filter(|to| *to != me && !key.is_cached()) else { return Ok(batch) };
     let outgoing = Outgoing {
         id: call.uuid().into(),
         to: to.clone(),
@@ -77,7 +117,8 @@ pub(super) fn tell(
         is_encrypted: metadata.is_encrypted != Some(false),
         metadata,
         life_ms: crate::limits::NOTIFICATION_LIFE_MS,
-        message_type: postern_proto::MessageType::Key,
+        message_type: MessageType::Key,
+        routing: Routing::default(),
     };
     deliver(call, batch, me, outgoing)
 }

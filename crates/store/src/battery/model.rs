@@ -8,9 +8,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::samples::{MOMENTS, View, at, id, note};
 use super::{Harness, commit, wait};
-use crate::{
-    Account, Assert, Batch, Committed, Delivery, Kept, LogAs, LogEntry, Logged, Op, StoreError, Usage,
-};
+use crate::{Account, Assert, Batch, Committed, Delivery, Kept, LogAs, LogEntry, Logged, Op, StoreError, Usage};
 
 const OWNERS: [&str; 3] = ["alice", "bob", "carol"];
 const IDS: [&str; 3] = ["n1", "n2", "n3"];

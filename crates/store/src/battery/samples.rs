@@ -73,12 +73,16 @@ pub(super) fn rich_metadata() -> Metadata {
         is_encrypted: Some(true),
         shared_key_enc: text("\"quoted\" \\ 'and' so on"),
         pub_key_cs: text("null"),
+        pub_key_hash: text("00ff"),
+        hashing_algo: text("sha512"),
         encoding: text("base64"),
         enc_key_name: text("schlüssel 🗝"),
         enc_algo: text("AES/CTR"),
         iv_nonce: text("a\0b"),
         ske_enc_key_name: text("{}"),
         ske_enc_algo: text("\u{1}\n"),
+        immutable: Some(true),
+        app_metadata: text("e30="),
     }
 }
 

@@ -6,7 +6,7 @@ use postern_crypto::{RsaPublicKey, equal_in_constant_time};
 use postern_dialogue::server::{Authority, Enrollment, EnrollmentState, Namespaces};
 use postern_proto::verb::EnrollParams;
 use postern_proto::{
-    AtKey, AtSign, ErrorCode, MessageType, Metadata, Notification, Operation, ProtocolError, Reply, Uuid,
+    AtKey, AtSign, ErrorCode, MessageType, Metadata, Notification, Operation, ProtocolError, Reply, Routing, Uuid,
 };
 use postern_store::{Assert, Batch};
 use serde_json::json;
@@ -111,6 +111,7 @@ fn news(call: &Call<'_>, owner: &AtSign, id: &Uuid, record: &EnrollmentRecord) -
         is_encrypted: false,
         is_self: true,
         metadata: Metadata::default(),
+        routing: Routing::default(),
     }
 }
 
