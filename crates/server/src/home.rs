@@ -131,7 +131,8 @@ impl Home {
         if settings_file.exists() {
             return Err(HomeError::Exists(dir.to_owned()));
         }
-        if format!("{}:{}", wanted.host, wanted.listen.port()).parse::<ServerAddress>().is_err() {
+        // The port may be the system's choice, and is not what is in question.
+        if format!("{}:64", wanted.host).parse::<ServerAddress>().is_err() {
             return Err(HomeError::Host(wanted.host.clone()));
         }
         let at = |path: &Path| {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 pub mod process;
+pub mod readers;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -34,6 +35,7 @@ pub struct World {
     pub home: Home,
     pub dir: TempDir,
     tls: Arc<ClientConfig>,
+    host: String,
 }
 
 impl World {
@@ -42,10 +44,19 @@ impl World {
     }
 
     pub fn with(limits: Limits) -> Self {
+        Self::with_host("localhost", limits)
+    }
+
+    /// Whose directory answers with this host.
+    pub fn at(host: &str) -> Self {
+        Self::with_host(host, Limits::default())
+    }
+
+    fn with_host(host: &str, limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let home_dir = dir.path().join("srv");
         let listen = "127.0.0.1:0".parse().unwrap();
-        let home = Home::init(&home_dir, &Wanted { host: "localhost".into(), listen, tls: None }).unwrap();
+        let home = Home::init(&home_dir, &Wanted { host: host.into(), listen, tls: None }).unwrap();
         let store = home.store().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let config = Config {
@@ -58,7 +69,7 @@ impl World {
         };
         let server = runtime.block_on(async { Server::start(config) }).unwrap();
         let tls = client_config(&std::fs::read(home.ca().unwrap()).unwrap());
-        Self { address: server.address(), server: Some(server), runtime, store, home, dir, tls }
+        Self { address: server.address(), server: Some(server), runtime, store, home, dir, tls, host: host.to_owned() }
     }
 
     /// Adds an atSign, gives its CRAM secret.
@@ -77,9 +88,15 @@ impl World {
     }
 
     pub fn connect(&self) -> Client {
-        let mut client = Client::connect(self.address, Arc::clone(&self.tls));
+        let mut client = self.unread();
         client.expect("@");
         client
+    }
+
+    /// A connection whose greeting was not read yet, to the host that the directory names.
+    pub fn unread(&self) -> Client {
+        let tcp = TcpStream::connect_timeout(&self.address, PATIENCE).unwrap();
+        Client::over_as(&self.host, tcp, Arc::clone(&self.tls))
     }
 
     /// Logged in as our own programs do, with their ALPN name.
@@ -120,6 +137,8 @@ pub struct Client {
     tls: ClientConnection,
     /// Plain text of records not asked for yet.
     ahead: Vec<u8>,
+    /// Records after the handshake that held no plain text.
+    silent: usize,
 }
 
 impl Client {
@@ -128,11 +147,15 @@ impl Client {
         Self::over(tcp, config)
     }
 
-    pub fn over(mut tcp: TcpStream, config: Arc<ClientConfig>) -> Self {
+    pub fn over(tcp: TcpStream, config: Arc<ClientConfig>) -> Self {
+        Self::over_as("localhost", tcp, config)
+    }
+
+    fn over_as(host: &str, mut tcp: TcpStream, config: Arc<ClientConfig>) -> Self {
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
         tcp.set_write_timeout(Some(PATIENCE)).unwrap();
         tcp.set_nodelay(true).unwrap();
-        let mut tls = ClientConnection::new(config, ServerName::try_from("localhost").unwrap()).unwrap();
+        let mut tls = ClientConnection::new(config, ServerName::try_from(host.to_owned()).unwrap()).unwrap();
         while tls.is_handshaking() {
             while tls.wants_write() {
                 tls.write_tls(&mut tcp).unwrap();
@@ -144,7 +167,7 @@ impl Client {
         while tls.wants_write() {
             tls.write_tls(&mut tcp).unwrap();
         }
-        Self { tcp, tls, ahead: Vec::new() }
+        Self { tcp, tls, ahead: Vec::new(), silent: 0 }
     }
 
     pub fn tcp(&self) -> &TcpStream {
@@ -184,10 +207,15 @@ impl Client {
                     plain.truncate(n);
                     return Ok(plain); // zero: closed in order
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.silent += 1,
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// How many records came since the handshake that held no plain text: session tickets and their like.
+    pub fn records_without_text(&self) -> usize {
+        self.silent
     }
 
     pub fn text(&mut self) -> String {
