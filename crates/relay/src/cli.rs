@@ -1,39 +1,61 @@
-//! Flags of `srvd`, read into one checked value before anything starts.
+//! Flags and configuration file of `srvd`, read into one checked value before anything starts.
+
+mod file;
 
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use postern_client::parse_root;
 use postern_observe::{Verbosity, say};
 use postern_proto::{AtSign, ServerAddress};
+use postern_rendezvous::limits::{DETECT_WINDOW, KEY_RECHECK};
+
+use self::file::File;
+use crate::limits::{LONGEST_DETECT_WINDOW, MANAGERS, SINGLE_PORT};
 
 /// Joins the outbound sockets of a client and a device; sees ciphertext only.
 ///
-/// Exit status: 0 stopped by a signal, 1 cannot run (arguments, keys, refused login).
+/// Exit status: 0 stopped by a signal, 1 cannot run (arguments, configuration file, keys, refused login, port taken).
 #[derive(Parser)]
 #[command(name = "srvd", version, max_term_width = 100)]
 struct Flags {
     /// atSign of this relay.
     #[arg(short = 'a', long = "atsign", value_name = "@RELAY")]
-    at_sign: String,
+    at_sign: Option<String>,
     /// Name or address handed to clients and devices, word for word.
     #[arg(short = 'i', long = "ip", value_name = "HOST")]
-    host: String,
+    host: Option<String>,
     /// Key file of the atSign [default: ~/.atsign/keys/@RELAY_key.atKeys].
     #[arg(short = 'k', long, alias = "keyFile", value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// The only client atSign served; `open` serves everybody.
-    #[arg(short = 'm', long, default_value = "open", value_name = "@CLIENT")]
-    manager: String,
-    /// The atDirectory, host or host:port.
-    #[arg(long, alias = "root-server", alias = "rootDomain", default_value = "root.atsign.org")]
-    root_domain: String,
-    /// Address that session ports are bound to.
+    /// The client atSigns served, separated by commas; `open` serves everybody [default: open].
+    #[arg(short = 'm', long, alias = "managers", value_name = "@CLIENT")]
+    manager: Option<String>,
+    /// The atDirectory, host or host:port [default: root.atsign.org].
+    #[arg(long, alias = "root-server", alias = "rootDomain")]
+    root_domain: Option<String>,
+    /// Address that ports are bound to.
     #[arg(long, default_value = "::", value_name = "ADDRESS")]
     bind: IpAddr,
+    /// Serve clients and devices that can reach one port only, too. It is plain TCP.
+    #[arg(long = "443")]
+    single: bool,
+    /// That port [default: 443].
+    #[arg(long = "443-bind-port", value_name = "PORT")]
+    single_port: Option<u16>,
+    /// Milliseconds after which a socket that says nothing is asked for a proof.
+    #[arg(long, value_name = "MS")]
+    relay_auth_detect_window_ms: Option<u64>,
+    /// Seconds after which the keys behind a session's proofs are looked at again.
+    #[arg(long, value_name = "SECONDS")]
+    signing_key_check_interval: Option<u64>,
+    /// YAML file; what is typed wins over it [default: /etc/noports/srvd.yaml, if there is one].
+    #[arg(long, env = "SRVD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Log what happens.
     #[arg(short = 'v', long)]
     verbose: bool,
@@ -43,6 +65,30 @@ struct Flags {
     /// Session traffic is ciphertext to the relay: there is nothing to snoop.
     #[arg(short = 's', long, hide = true)]
     snoop: bool,
+    /// This program stores nothing; these have no effect.
+    #[arg(long, hide = true, overrides_with = "no_per_session_storage")]
+    per_session_storage: bool,
+    #[arg(long, hide = true)]
+    no_per_session_storage: bool,
+    #[arg(long, hide = true)]
+    storage_path: Option<PathBuf>,
+    /// Behave as an older relay does; for tests.
+    #[arg(long, hide = true, default_value = "current")]
+    behave_as: Generation,
+}
+
+/// Whose habits the relay has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Generation {
+    /// Lines only, comma-separated replies.
+    #[value(name = "2024")]
+    Y2024,
+    /// One mode for both sides of a session, comma-separated replies.
+    #[value(name = "5.11")]
+    V5_11,
+    /// Each socket its own mode, replies in JSON to who asks for them.
+    #[value(name = "current")]
+    Current,
 }
 
 /// What the relay is to do.
@@ -50,11 +96,22 @@ pub(crate) struct Config {
     pub(crate) at_sign: AtSign,
     pub(crate) host: String,
     pub(crate) key_file: Option<PathBuf>,
-    /// `None`: everybody.
-    pub(crate) only: Option<AtSign>,
+    /// Empty: everybody.
+    managers: Vec<AtSign>,
     pub(crate) root: ServerAddress,
     pub(crate) bind: IpAddr,
+    pub(crate) single_port: Option<u16>,
+    pub(crate) detect_window: Duration,
+    pub(crate) key_recheck: Duration,
+    pub(crate) generation: Generation,
     pub(crate) verbosity: Verbosity,
+}
+
+impl Config {
+    /// Whether this client may ask for anything.
+    pub(crate) fn serves(&self, client: &AtSign) -> bool {
+        self.managers.is_empty() || self.managers.contains(client)
+    }
 }
 
 /// The command line, for completions.
@@ -68,38 +125,128 @@ pub(crate) fn read(args: Vec<OsString>) -> Result<Config, ExitCode> {
         let _ = error.print();
         if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     })?;
-    check(flags).map_err(|why| {
+    let file = File::find(flags.config.as_deref());
+    file.and_then(|file| check(flags, file)).map_err(|why| {
         say(format_args!("srvd: {why}\nTry srvd --help."));
         ExitCode::FAILURE
     })
 }
 
-fn check(flags: Flags) -> Result<Config, String> {
+fn check(flags: Flags, file: File) -> Result<Config, String> {
     let at_sign = |text: &str| AtSign::parse(text).map_err(|error| format!("{text:?}: {error}"));
-    if flags.snoop {
+    if flags.snoop || file.runtime.log_traffic {
         return Err("--snoop: the relay sees ciphertext only; there is nothing to log".into());
     }
-    let fits = |c: char| c.is_ascii_graphic() && c != ',';
-    if flags.host.is_empty() || !flags.host.chars().all(fits) {
-        return Err(format!("{:?} is no host name or address; see --ip", flags.host));
+    if file.atsign.passphrase.is_some() {
+        return Err("the configuration file has a passphrase: encrypted key files are not supported".into());
     }
-    let only = match flags.manager.trim() {
-        "" | "open" => None,
-        name => Some(at_sign(name)?),
+    let name = flags.at_sign.or(file.atsign.atsign).ok_or("name the relay's atSign with -a")?;
+    let host = flags.host.or(file.network.ip).ok_or("name the address that clients and devices dial with -i")?;
+    let fits = |c: char| c.is_ascii_graphic() && c != ',';
+    if host.is_empty() || !host.chars().all(fits) {
+        return Err(format!("{host:?} is no host name or address; see --ip"));
+    }
+    let managers = match flags.manager {
+        Some(typed) => typed.split(',').map(str::to_owned).collect(),
+        None => file.access.managers,
     };
+    let managers: Vec<&str> = managers.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
+    if managers.len() > MANAGERS {
+        return Err(format!("more than {MANAGERS} managers; use a policy at the devices instead"));
+    }
+    let managers = if managers == ["open"] { Vec::new() } else { managers };
+    if managers.contains(&"open") {
+        return Err("--manager: either open or names".into());
+    }
+    let managers = managers.into_iter().map(at_sign).collect::<Result<_, _>>()?;
+    let typed_port = flags.single_port.or(file.network.single_port);
+    let single = flags.single || file.network.single;
+    if typed_port.is_some() && !single {
+        say("[WARN] --443-bind-port has no effect without --443");
+    }
+    let window = flags.relay_auth_detect_window_ms.map_or(DETECT_WINDOW, Duration::from_millis);
+    if window > LONGEST_DETECT_WINDOW {
+        let most = LONGEST_DETECT_WINDOW.as_millis();
+        return Err(format!("--relay-auth-detect-window-ms: at most {most}; a socket has to prove itself in time"));
+    }
+    let recheck = flags.signing_key_check_interval.map_or(KEY_RECHECK, Duration::from_secs);
+    if recheck.is_zero() {
+        return Err("--signing-key-check-interval: at least 1".into());
+    }
+    let root = flags.root_domain.or(file.atsign.root).unwrap_or_else(|| "root.atsign.org".to_owned());
     Ok(Config {
-        at_sign: at_sign(&flags.at_sign)?,
-        host: flags.host,
-        key_file: flags.key_file,
-        only,
-        root: parse_root(&flags.root_domain).map_err(|e| e.to_string())?,
+        at_sign: at_sign(&name)?,
+        host,
+        key_file: flags.key_file.or(file.atsign.keys),
+        managers,
+        root: parse_root(&root).map_err(|e| e.to_string())?,
         bind: flags.bind,
+        single_port: single.then(|| typed_port.unwrap_or(SINGLE_PORT)),
+        detect_window: window,
+        key_recheck: recheck,
+        generation: flags.behave_as,
         verbosity: if flags.debug {
             Verbosity::Debug
-        } else if flags.verbose {
+        } else if flags.verbose || file.runtime.verbose {
             Verbosity::Info
         } else {
             Verbosity::Quiet
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str], yaml: &str) -> Result<Config, String> {
+        let args = std::iter::once("srvd").chain(words.iter().copied());
+        check(Flags::try_parse_from(args).map_err(|e| e.to_string())?, File::parse(yaml)?)
+    }
+
+    const YAML: &str = "atsign:\n  atsign: \"@relay\"\n  root: localhost:6464\naccess:\n  managers: \"@a, @b\"\nnetwork:\n  ip: relay.example\n  bind-443: true\n  443-bind-port: 8443\nruntime:\n  verbose: true\n  per-session-storage: false\n  storage-path: /var/lib/srvd\n";
+
+    #[test]
+    fn the_file_says_everything_and_the_command_line_beats_it() {
+        let config = parse(&[], YAML).unwrap();
+        assert_eq!((config.at_sign.as_str(), config.host.as_str()), ("@relay", "relay.example"));
+        assert_eq!(config.single_port, Some(8443));
+        let name = |text| AtSign::parse(text).unwrap();
+        assert!(config.serves(&name("a")) && config.serves(&name("b")) && !config.serves(&name("c")));
+        let config = parse(&["-a", "@other", "-i", "10.0.0.1", "-m", "open", "--443-bind-port", "9443"], YAML).unwrap();
+        assert_eq!((config.at_sign.as_str(), config.host.as_str()), ("@other", "10.0.0.1"));
+        assert_eq!(config.single_port, Some(9443));
+        assert!(config.serves(&name("c")));
+        let list = parse(&[], "atsign: {atsign: '@r'}\nnetwork: {ip: h}\naccess: {managers: ['@a', '@b']}").unwrap();
+        assert!(list.serves(&name("b")) && !list.serves(&name("c")));
+    }
+
+    #[test]
+    fn defaults_of_old() {
+        let config = parse(&["-a", "@r", "-i", "10.0.0.1"], "").unwrap();
+        assert_eq!(config.single_port, None);
+        assert_eq!(config.detect_window, Duration::from_millis(500));
+        assert_eq!(config.generation, Generation::Current);
+        assert!(config.serves(&AtSign::parse("anybody").unwrap()));
+        assert_eq!(parse(&["-a", "@r", "-i", "h", "--443"], "").unwrap().single_port, Some(443));
+        assert_eq!(parse(&["-a", "@r", "-i", "h", "--443-bind-port", "8443"], "").unwrap().single_port, None);
+    }
+
+    #[test]
+    fn faults_are_told() {
+        for (words, yaml) in [
+            (&["-i", "h"][..], ""),
+            (&["-a", "@r"], ""),
+            (&["-a", "@r", "-i", "a,b"], ""),
+            (&["-a", "@r", "-i", "h", "-m", "@a,open"], ""),
+            (&["-a", "@r", "-i", "h", "-s"], ""),
+            (&["-a", "@r", "-i", "h"], "atsign: {passphrase: x}"),
+            (&["-a", "@r", "-i", "h"], "network: {bind443: true}"),
+            (&["-a", "@r", "-i", "h"], "runtime: {log-traffic: true}"),
+            (&["-a", "@r", "-i", "h", "--relay-auth-detect-window-ms", "60000"], ""),
+            (&["-a", "@r", "-i", "h", "--signing-key-check-interval", "0"], ""),
+        ] {
+            assert!(parse(words, yaml).is_err(), "{words:?} {yaml:?}");
+        }
+    }
 }

@@ -6,6 +6,7 @@
 
 mod cli;
 pub mod engine;
+mod keys;
 pub mod limits;
 mod srvd;
 

@@ -28,6 +28,22 @@ pub const STRANGERS_PER_ADDRESS: u32 = 256;
 /// To ask an atServer for the key that a proof names; the socket that waits for it has [`PROVE_WITHIN`] in all.
 pub const KEY_FETCH: Duration = Duration::from_secs(8);
 
+/// A signing key is believed for this long. An enrolment that is revoked can prove new sockets for a minute more; its
+/// sessions are cut at the next look.
+pub const KEY_AGE: Duration = Duration::from_secs(60);
+
+/// Signing keys remembered: some 400 bytes each.
+pub const KEPT_KEYS: usize = 1024;
+
+/// Clients that a relay may be kept for by name.
+pub const MANAGERS: usize = 256;
+
+/// The port for all, when no other is named: what gets through most firewalls.
+pub const SINGLE_PORT: u16 = 443;
+
+/// A longer wait for who speaks first would leave no time for a proof.
+pub const LONGEST_DETECT_WINDOW: Duration = Duration::from_secs(3);
+
 /// Sockets from the port for all that may be under way to one session.
 pub const ADMISSIONS: usize = 16;
 

@@ -1,22 +1,26 @@
-//! The daemon around the engine: hears requests, fetches the keys, answers with two ports.
+//! The daemon around the engine: hears requests, fetches the keys, answers with ports.
+
+mod opening;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use postern_client::{Client, ClientError, Settings, StartError, connect_patiently, identity};
-use postern_crypto::{RsaPublicKey, SignatureHash};
 use postern_net::tasks::Tasks;
 use postern_net::tls::{TlsError, Trust};
 use postern_net::{ready, signals};
 use postern_observe::say;
 use postern_proto::verb::Noop;
 use postern_proto::{AtSign, Notification, Request, Uuid};
-use postern_rendezvous::{AuthMode, Expected, HashAlgo, NAMESPACE, Nack, RelayReply, RelayRequest, Side};
+use postern_rendezvous::hints::{DISCOVER_REQUEST, DISCOVER_RESPONSE, DiscoverRequest, ModesHint};
+use postern_rendezvous::{NAMESPACE, RelayRequest};
 use tokio::sync::Semaphore;
 
-use crate::cli::Config;
-use crate::engine::{Modes, Relay, SessionSpec, Verify};
+use self::opening::Unopened;
+use crate::cli::{Config, Generation};
+use crate::engine::Relay;
+use crate::keys::KeyBook;
 use crate::limits::{DRAIN, HEARTBEAT, REQUESTS, RelayLimits};
 
 /// Why the relay cannot run.
@@ -26,27 +30,73 @@ pub(crate) enum SrvdError {
     Trust(TlsError),
     Login(ClientError),
     Signals(std::io::Error),
+    SinglePort(u16, std::io::Error),
 }
 
 struct Srvd {
     config: Config,
     client: Client,
     relay: Relay,
+    keys: Arc<KeyBook>,
+    tasks: Tasks,
 }
 
 /// Life of what a reply speaks of. Source: NoPorts messages, 10 s.
 const REPLY_LIFE: Duration = Duration::from_secs(10);
+
+/// What a notification wants, by its key.
+#[derive(Debug, PartialEq, Eq)]
+enum Wish {
+    /// `<device>.request_ports`
+    Ports,
+    /// `<device>`: the oldest form.
+    LegacyPorts,
+    /// `<device>.auth_modes`
+    Modes,
+    /// `logging.<session>.sessions`
+    Logging,
+    /// `discover_request`
+    Discover,
+}
+
+impl Wish {
+    fn of(key: &str) -> Option<Self> {
+        let name = key.strip_suffix(NAMESPACE)?.strip_suffix('.')?;
+        match name.rsplit_once('.') {
+            None if name == DISCOVER_REQUEST => Some(Self::Discover),
+            None => Some(Self::LegacyPorts),
+            Some((_, "request_ports")) => Some(Self::Ports),
+            Some((_, "auth_modes")) => Some(Self::Modes),
+            Some((session, "sessions")) if session.starts_with("logging.") => Some(Self::Logging),
+            Some(_) => None,
+        }
+    }
+}
 
 /// Runs until a signal comes.
 pub(crate) async fn run(config: Config) -> Result<(), SrvdError> {
     let identity = identity(&config.at_sign, config.key_file.as_deref()).map_err(SrvdError::Start)?;
     let stop = signals::shutdown_token().map_err(SrvdError::Signals)?;
     let tasks = Tasks::under(&stop);
+    let limits = RelayLimits {
+        bind: config.bind,
+        detect_window: config.detect_window,
+        key_recheck: config.key_recheck,
+        ..RelayLimits::default()
+    };
+    // Before the login: who cannot have the port need not bother the atServer.
+    let relay = match config.single_port {
+        None => Relay::new(limits, tasks.clone()),
+        Some(port) => {
+            let bound = Relay::with_single_port(limits, tasks.clone(), port);
+            bound.map_err(|error| SrvdError::SinglePort(port, error))?
+        }
+    };
     let settings = Settings {
         root: config.root.clone(),
         trust: Trust::load().map_err(SrvdError::Trust)?,
         heartbeat: HEARTBEAT,
-        monitor: Some(format!(r"\.request_ports\.{NAMESPACE}@")),
+        monitor: Some(format!(r"[.:]([^.]+|.+\.(request_ports|auth_modes|sessions))\.{NAMESPACE}@")),
     };
     let (client, mut inbox) = match connect_patiently(identity, settings, &tasks).await {
         Ok(connected) => connected,
@@ -56,10 +106,13 @@ pub(crate) async fn run(config: Config) -> Result<(), SrvdError> {
     // Answered behind `monitor` on the same connection: from here on nothing is missed.
     let _ = client.request(Request::Noop(Noop { ms: 0 })).await;
     say(format_args!("srvd: monitor started for {} (version {})", config.at_sign, env!("CARGO_PKG_VERSION")));
+    if let Some(port) = relay.single_port() {
+        say(format_args!("srvd: single port {port}"));
+    }
     ready::notify_ready();
 
-    let limits = RelayLimits { bind: config.bind, ..RelayLimits::default() };
-    let srvd = Arc::new(Srvd { relay: Relay::new(limits, tasks.clone()), client, config });
+    let keys = Arc::new(KeyBook::new(client.clone()));
+    let srvd = Arc::new(Srvd { relay, client, config, keys, tasks: tasks.clone() });
     let requests = Arc::new(Semaphore::new(REQUESTS));
     loop {
         let push = tokio::select! {
@@ -84,98 +137,64 @@ impl Srvd {
     /// Everything in here can be caused by a stranger: nothing is said above DEBUG.
     async fn hear(&self, push: &Notification) {
         let from = &push.from;
-        if self.config.only.as_ref().is_some_and(|only| only != from) {
-            return tracing::debug!(%from, "not the manager of this relay");
+        if !self.config.serves(from) {
+            return tracing::debug!(%from, "not a manager of this relay");
         }
+        let Some(wish) = Wish::of(&push.bare_key()) else {
+            return tracing::debug!(%from, "a notification that asks for nothing we do");
+        };
         let text = match self.client.open(push).await {
             Ok(text) => text,
             Err(error) => return tracing::debug!(%from, %error, "could not read a request"),
         };
-        let request = match RelayRequest::parse(&text) {
-            Ok(request) => request,
-            Err(error) => return tracing::debug!(%from, %error, "malformed request"),
-        };
-        let Some(session) = Uuid::parse(&request.session_id) else {
-            return tracing::debug!(%from, "the session id is no UUID");
-        };
-        let (name, text) = match self.open(from, &request).await {
-            Ok(reply) => (format!("{session}.{NAMESPACE}"), reply),
-            Err(nack) => {
-                tracing::debug!(%from, reason = %nack, "refused");
-                (format!("nack.{session}.{NAMESPACE}"), nack.as_str().to_owned())
-            }
-        };
-        if let Err(error) = self.client.notify(from, &name, &text, Some(REPLY_LIFE)).await {
-            tracing::debug!(%from, %error, "could not answer");
-        }
-    }
-
-    async fn open(&self, from: &AtSign, request: &RelayRequest) -> Result<String, Nack> {
-        let nack = |text: &str| Nack::new(text);
-        // The request is not signed: who asks is what the notification says, and the
-        // client's side can be nobody else.
-        let client = AtSign::parse(&request.at_sign_a).map_err(|_| nack("atSignA is no atSign"))?;
-        let device = AtSign::parse(&request.at_sign_b).map_err(|_| nack("atSignB is no atSign"))?;
-        if client != *from {
-            return Err(nack("atSignA is not who asks"));
-        }
-        if request.only_443 {
-            return Err(nack("this relay does not serve sessions on port 443"));
-        }
-        if !matches!(request.auth_mode, None | Some(AuthMode::Payload)) {
-            return Err(nack("this relay does not support that relay authentication mode; use payload"));
-        }
-        let (a, b) =
-            tokio::join!(self.key_of(&client, request.authenticate_a), self.key_of(&device, request.authenticate_b),);
-        let (a, b) = (a?, b?);
-        let verify: Verify = Arc::new(move |side, text, signature, hash| {
-            let key = match side {
-                Side::A => a.as_ref(),
-                Side::B => b.as_ref(),
-            };
-            key.is_some_and(|key| key.verify_bytes(hash_of(hash), text.as_bytes(), signature).is_ok())
-        });
-        let nonce = Uuid::from_random(postern_crypto::random()).to_string();
-        let spec = SessionSpec {
-            requester: from.to_string(),
-            expected: Expected {
-                session_id: request.session_id.clone(),
-                client_nonce: request.client_nonce.clone(),
-                rvd_nonce: nonce.clone(),
+        match wish {
+            Wish::Ports => match RelayRequest::parse(&text) {
+                Ok(request) => {
+                    let Some(session) = Uuid::parse(&request.session_id) else {
+                        return tracing::debug!(%from, "the session id is no UUID");
+                    };
+                    self.answer(from, &session, self.open(from, &request).await).await;
+                }
+                Err(error) => tracing::debug!(%from, %error, "malformed request"),
             },
-            authenticate_a: request.authenticate_a,
-            authenticate_b: request.authenticate_b,
-            verify,
-            escr: None,
-            modes: Modes::One(AuthMode::Payload),
-            single_port: false,
-        };
-        let session = self.relay.open(spec).map_err(|refusal| nack(&refusal.to_string()))?;
-        tracing::debug!(%from, session = %request.session_id, "session opened");
-        let reply = RelayReply {
-            host: self.config.host.clone(),
-            port_a: session.port_a,
-            port_b: session.port_b,
-            nonce: Some(nonce),
-            supports_event_logging: false,
-            auto_detects_auth: false,
-        };
-        Ok(if request.json_reply { reply.print_json() } else { reply.print_csv() })
-    }
-
-    async fn key_of(&self, who: &AtSign, wanted: bool) -> Result<Option<RsaPublicKey>, Nack> {
-        if !wanted {
-            return Ok(None);
+            Wish::LegacyPorts => match Uuid::parse(text.trim()) {
+                Some(session) => self.answer(from, &session, self.open_legacy(from, session.as_str())).await,
+                None => tracing::debug!(%from, "the session id is no UUID"),
+            },
+            Wish::Modes if self.config.generation == Generation::Current => {
+                let Some(hint) = ModesHint::parse(&text) else {
+                    return tracing::debug!(%from, "malformed hint");
+                };
+                let ModesHint { session_id, rvd_nonce, side_a, side_b } = hint;
+                let taken = self.relay.hint(&session_id, &from.to_string(), &rvd_nonce, side_a, side_b);
+                tracing::debug!(%from, taken, "hint");
+            }
+            Wish::Discover if self.config.generation == Generation::Current => {
+                if let Some(request) = DiscoverRequest::parse(&text) {
+                    let answer = request.answer(&self.config.host, self.relay.knock_port());
+                    self.tell(from, &format!("{DISCOVER_RESPONSE}.{NAMESPACE}"), &answer.print()).await;
+                }
+            }
+            // We write no events of sessions; who asks for them is not told no either.
+            Wish::Logging | Wish::Modes | Wish::Discover => tracing::debug!(%from, ?wish, "heard and not acted on"),
         }
-        let key = self.client.public_key(who).await;
-        key.map(Some).map_err(|error| Nack::new(&format!("the public key of {who} is not to be had: {error}")))
     }
-}
 
-fn hash_of(hash: HashAlgo) -> SignatureHash {
-    match hash {
-        HashAlgo::Sha256 => SignatureHash::Sha256,
-        HashAlgo::Sha512 => SignatureHash::Sha512,
+    async fn answer(&self, from: &AtSign, session: &Uuid, outcome: Result<String, Unopened>) {
+        match outcome {
+            Ok(reply) => self.tell(from, &format!("{session}.{NAMESPACE}"), &reply).await,
+            Err(Unopened::Silent(why)) => tracing::debug!(%from, %session, why, "not answered"),
+            Err(Unopened::Told(nack)) => {
+                tracing::debug!(%from, reason = %nack, "refused");
+                self.tell(from, &format!("nack.{session}.{NAMESPACE}"), nack.as_str()).await;
+            }
+        }
+    }
+
+    async fn tell(&self, to: &AtSign, name: &str, text: &str) {
+        if let Err(error) = self.client.notify(to, name, text, Some(REPLY_LIFE)).await {
+            tracing::debug!(%to, %error, "could not answer");
+        }
     }
 }
 
@@ -186,6 +205,30 @@ impl fmt::Display for SrvdError {
             Self::Trust(error) => error.fmt(f),
             Self::Login(error) => error.fmt(f),
             Self::Signals(error) => write!(f, "cannot listen for signals: {error}"),
+            Self::SinglePort(port, error) => {
+                write!(f, "cannot listen on port {port}: {error}; choose another with --443-bind-port")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_say_what_is_wanted() {
+        for (key, wish) in [
+            ("pi.request_ports.sshrvd", Some(Wish::Ports)),
+            ("pi.sshrvd", Some(Wish::LegacyPorts)),
+            ("pi.auth_modes.sshrvd", Some(Wish::Modes)),
+            ("logging.6f9619ff-8b86-4d01-b42d-00cf4fc964ff.sessions.sshrvd", Some(Wish::Logging)),
+            ("discover_request.sshrvd", Some(Wish::Discover)),
+            ("pi.other.sshrvd", None),
+            ("pi.request_ports.sshnp", None),
+            ("sshrvd", None),
+        ] {
+            assert_eq!(Wish::of(key), wish, "{key}");
         }
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod auth;
 pub mod escr;
+pub mod hints;
 pub mod limits;
 pub mod meeting;
 pub mod mode;

@@ -47,6 +47,9 @@ pub const KEYS_PER_SESSION: usize = 8;
 /// A record with signing keys. An RSA-2048 key has 392 characters, an ML-DSA-65 key 2,604.
 pub const ADVERTISED_BYTES: usize = 16 * 1024;
 
+/// Relays that a client asks about at once: more than the network has.
+pub const CANDIDATES: usize = 32;
+
 /// From the opening of the ports: a session that has no live pair by then, or at any later moment, is over.
 pub const GRACE: Duration = Duration::from_secs(30);
 

@@ -35,6 +35,9 @@ pub struct RelayRequest {
     pub pre_fetch: Vec<String>,
     /// The client reads a reply in JSON; else it wants the comma-separated form.
     pub json_reply: bool,
+    /// How the client's sockets will authenticate if the relay finds out by itself. Ours; others do not read it, and
+    /// `auth_mode` would bind relays of 2025 for both sides.
+    pub side_a: Option<AuthMode>,
 }
 
 /// How a socket proves whose it is.
@@ -49,7 +52,7 @@ pub enum AuthMode {
 }
 
 impl AuthMode {
-    fn parse(text: String) -> Self {
+    pub(crate) fn parse(text: String) -> Self {
         match text.as_str() {
             "payload" => Self::Payload,
             "escr" => Self::Escr,
@@ -151,6 +154,8 @@ struct Wire {
     pre_fetch: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     send_json_response: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    side_a: Option<String>,
 }
 
 impl RelayRequest {
@@ -188,6 +193,7 @@ impl RelayRequest {
             multiple_acks_ok: wire.multiple_acks_ok.unwrap_or(false),
             pre_fetch,
             json_reply: wire.send_json_response.unwrap_or(false),
+            side_a: wire.side_a.map(AuthMode::parse),
         })
     }
 
@@ -208,6 +214,7 @@ impl RelayRequest {
             multiple_acks_ok: some(self.multiple_acks_ok),
             pre_fetch: (!self.pre_fetch.is_empty()).then(|| self.pre_fetch.clone()),
             send_json_response: some(self.json_reply),
+            side_a: self.side_a.as_ref().map(|mode| mode.as_str().to_owned()),
         };
         let text = serde_json::to_string(&wire).expect("strings and booleans are always JSON");
         drop(wire.relay_auth_aes_key.map(Zeroizing::new));
@@ -279,13 +286,14 @@ mod tests {
         fn print_then_parse(
             session_id in "[0-9a-zA-Z-]{1,64}", at_sign_a in "@[^\\p{Cc}]{1,50}", at_sign_b in "@[a-z]{1,50}",
             authenticate_a: bool, authenticate_b: bool, client_nonce in "[^,\\p{Cc}]{1,60}",
-            mode in prop::option::of("[a-z]{0,8}"), key in prop::option::of("[A-Za-z0-9+/=]{44}"),
+            mode in prop::option::of("[a-z]{0,8}"), side_a in prop::option::of("[a-z]{0,8}"), key in prop::option::of("[A-Za-z0-9+/=]{44}"),
             flags in any::<[bool; 3]>(), pre_fetch in prop::collection::vec("[a-z:.@]{1,40}", 0..=PRE_FETCH),
         ) {
             let request = RelayRequest {
                 session_id, at_sign_a, at_sign_b, authenticate_a, authenticate_b, client_nonce,
                 auth_mode: mode.map(AuthMode::parse), auth_key: key.map(RelayAuthKey::new),
                 only_443: flags[0], multiple_acks_ok: flags[1], pre_fetch, json_reply: flags[2],
+                side_a: side_a.map(AuthMode::parse),
             };
             prop_assert_eq!(RelayRequest::parse(&request.print()).unwrap(), request);
         }

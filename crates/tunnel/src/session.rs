@@ -237,6 +237,7 @@ impl Setup<'_> {
             multiple_acks_ok: common.dialect.has_twin_keys(),
             pre_fetch: Vec::new(),
             json_reply: false,
+            side_a: None,
         };
         let name = format!("{}.request_ports.{RELAY_NAMESPACE}", common.device);
         let work = async {

@@ -7,6 +7,7 @@ use postern_net::tcp;
 use postern_rendezvous::{AuthFailure, EscrLine, Proven};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::guest::{Admitted, Guest};
@@ -45,6 +46,20 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
                 () = welcome(guest, &shared) => {}
             }
         });
+    }
+}
+
+/// Accepts and closes: the round trip is all that is wanted.
+pub(super) async fn knocks(listener: TcpListener, stop: CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        if accepted.is_err() {
+            sleep(ACCEPT_PAUSE).await;
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use postern_crypto::AesKey;
@@ -184,6 +184,7 @@ struct Shared {
     open: Mutex<Open>,
     counters: Counters,
     single_port: Option<NonZeroU16>,
+    knock_port: OnceLock<Option<NonZeroU16>>,
 }
 
 #[derive(Default)]
@@ -234,13 +235,29 @@ impl Relay {
     fn made(limits: RelayLimits, tasks: Tasks, single_port: Option<NonZeroU16>) -> Self {
         let seats = Seats::new(limits.seats);
         let (open, counters) = (Mutex::default(), Counters::default());
-        Self { shared: Arc::new(Shared { limits, seats, tasks, open, counters, single_port }) }
+        Self {
+            shared: Arc::new(Shared { limits, seats, tasks, open, counters, single_port, knock_port: OnceLock::new() }),
+        }
     }
 
     /// The port for all.
     #[must_use]
     pub fn single_port(&self) -> Option<NonZeroU16> {
         self.shared.single_port
+    }
+
+    /// A port that accepts connections and closes them at once, for peers who measure how far this relay is. The port
+    /// for all where there is one; else one of its own, opened when it is first asked for. To be called within the
+    /// runtime.
+    pub fn knock_port(&self) -> Option<NonZeroU16> {
+        let shared = &self.shared;
+        shared.single_port.or_else(|| *shared.knock_port.get_or_init(|| self.open_knock_port().ok()))
+    }
+
+    fn open_knock_port(&self) -> io::Result<NonZeroU16> {
+        let (listener, port) = self.bind()?;
+        self.shared.tasks.spawn(entrance::knocks(listener, self.shared.tasks.token().clone()));
+        Ok(port)
     }
 
     /// Opens a session. To be called within the runtime.

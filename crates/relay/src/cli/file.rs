@@ -1,0 +1,102 @@
+//! `srvd.yaml`, the configuration file of NoPorts' relay.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+/// Read when no file is named, if it is there.
+const USUAL: &str = "/etc/noports/srvd.yaml";
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct File {
+    pub(super) atsign: Identity,
+    pub(super) access: Access,
+    pub(super) network: Network,
+    pub(super) runtime: Runtime,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Identity {
+    pub(super) atsign: Option<String>,
+    pub(super) keys: Option<PathBuf>,
+    pub(super) passphrase: Option<String>,
+    pub(super) root: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Access {
+    /// A list, or one text with commas.
+    #[serde(deserialize_with = "names")]
+    pub(super) managers: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Network {
+    pub(super) ip: Option<String>,
+    #[serde(rename = "bind-443")]
+    pub(super) single: bool,
+    #[serde(rename = "443-bind-port")]
+    pub(super) single_port: Option<u16>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(super) struct Runtime {
+    pub(super) log_traffic: bool,
+    pub(super) verbose: bool,
+    per_session_storage: Option<bool>,
+    storage_path: Option<PathBuf>,
+}
+
+impl File {
+    /// The named file, which must be there; else the usual one, which need not.
+    pub(super) fn find(named: Option<&Path>) -> Result<Self, String> {
+        let path = named.unwrap_or(Path::new(USUAL));
+        match postern_config::read(path).map_err(|error| error.to_string())? {
+            Some(file) => Ok(file),
+            None if named.is_none() => Ok(Self::default()),
+            None => Err(format!("there is no file {}; see --config", path.display())),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        postern_config::parse(text).map_err(|error| error.to_string())
+    }
+}
+
+fn names<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<String>, D::Error> {
+    struct Names;
+
+    impl<'de> Visitor<'de> for Names {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a name, names separated by commas, or a list of names")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(text.split(',').map(|name| name.trim().to_owned()).collect())
+        }
+
+        fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut names = Vec::new();
+            while let Some(name) = list.next_element()? {
+                names.push(name);
+            }
+            Ok(names)
+        }
+    }
+
+    source.deserialize_any(Names)
+}
