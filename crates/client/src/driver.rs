@@ -69,7 +69,7 @@ impl Driver {
     async fn log_in(&self, limit: Duration) -> Result<Wire, ClientError> {
         let monitor = self.settings.monitor.as_ref().map_or(String::new(), |regex| {
             let regex = Some(regex.clone()).filter(|r| !r.is_empty());
-            let monitor = Monitor { strict: true, since: self.heard_until, regex, ..Monitor::default() };
+            let monitor = Monitor { strict: true, self_notifications: true, since: self.heard_until, regex };
             format!("{}\n", Request::Monitor(monitor))
         });
         Wire::logged_in(&self.settings, &self.identity, self.known.as_ref(), limit, &monitor).await

@@ -29,6 +29,8 @@ pub enum ClientError {
     Server(WireError),
     /// The value is not what it should be.
     Malformed(&'static str),
+    /// The record is there, but not born yet or expired.
+    Inactive,
     /// Decryption or signing failed.
     Crypto(&'static str),
     /// The client is shut down.
@@ -39,6 +41,15 @@ impl ClientError {
     /// The server says that there is no such key.
     pub fn is_no_such_key(&self) -> bool {
         matches!(self, Self::Server(error) if error.code == Some(ErrorCode::KeyNotFound))
+    }
+
+    /// Errors that time may heal. A certificate that we do not trust is not one of them.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Directory(error) | Self::Connect(error) => !error.is_certificate(),
+            Self::LinkLost | Self::TimedOut(_) => true,
+            _ => false,
+        }
     }
 }
 
@@ -64,6 +75,7 @@ impl fmt::Display for ClientError {
             Self::TimedOut(what) => write!(f, "timed out waiting for {what}"),
             Self::Server(error) => write!(f, "the atServer answered: {error}"),
             Self::Malformed(what) => write!(f, "{what} is malformed"),
+            Self::Inactive => f.write_str("the record is not born yet or has expired"),
             Self::Crypto(what) => write!(f, "cannot decrypt or sign {what}"),
             Self::Stopped => f.write_str("stopped"),
         }

@@ -45,27 +45,27 @@ impl KeyFile {
     }
 
     /// Whether a new file may be written there: nothing is ever overwritten.
-    /// Makes the folder, 0700, so that a lack of rights shows before keys are made.
+    /// Makes the folder, 0700, and tries to write there, so that a lack of rights shows before keys are made.
     pub fn check_free(path: &Path) -> Result<(), KeyFileTrouble> {
         let trouble = |why| KeyFileTrouble { path: path.to_owned(), why };
         if path.exists() {
             return Err(trouble(Why::Exists));
         }
-        let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) else { return Ok(()) };
-        if !folder.exists() {
+        if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.exists()) {
             fs::create_dir_all(folder).map_err(|error| trouble(Why::Io(error)))?;
             set_mode(folder, 0o700).map_err(|error| trouble(Why::Io(error)))?;
         }
-        Ok(())
+        let draft = draft_of(path);
+        let written = write_private(&draft, "");
+        let _ = fs::remove_file(&draft);
+        written.map_err(|error| trouble(Why::Io(error)))
     }
 
     /// Writes a new key file: 0600, whole or not at all, never over another.
     pub fn create(path: &Path, text: &str) -> Result<(), KeyFileTrouble> {
         let trouble = |why| KeyFileTrouble { path: path.to_owned(), why };
         Self::check_free(path)?;
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.new", std::process::id()));
-        let draft = path.with_file_name(name);
+        let draft = draft_of(path);
         let written = write_private(&draft, text)
             // A hard link fails when the name is taken; a rename would replace it.
             .and_then(|()| fs::hard_link(&draft, path));
@@ -74,6 +74,12 @@ impl KeyFile {
             trouble(if error.kind() == io::ErrorKind::AlreadyExists { Why::Exists } else { Why::Io(error) })
         })
     }
+}
+
+fn draft_of(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    path.with_file_name(name)
 }
 
 fn write_private(path: &Path, text: &str) -> io::Result<()> {

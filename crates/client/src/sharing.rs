@@ -72,7 +72,7 @@ impl Client {
     }
 
     /// Encrypts `text` to `peer`: base64, and the metadata that opens it.
-    async fn seal(&self, peer: &AtSign, text: &str) -> Result<(String, Metadata), ClientError> {
+    pub(crate) async fn seal(&self, peer: &AtSign, text: &str) -> Result<(String, Metadata), ClientError> {
         let cell = self.outgoing_cell(peer);
         let outgoing = cell.get_or_try_init(|| self.find_or_make_key(peer)).await?;
         let latest = lock(&self.inner.sharing.public).get(peer).map(|(_, key)| key.clone());
@@ -85,6 +85,12 @@ impl Client {
             ..Metadata::default()
         };
         Ok((value, metadata))
+    }
+
+    /// The key that we encrypt to `peer` with.
+    pub(crate) async fn outgoing_key(&self, peer: &AtSign) -> Result<AesKey, ClientError> {
+        let cell = self.outgoing_cell(peer);
+        Ok(cell.get_or_try_init(|| self.find_or_make_key(peer)).await?.key.clone())
     }
 
     fn outgoing_cell(&self, peer: &AtSign) -> Arc<OnceCell<OutgoingKey>> {
@@ -215,12 +221,12 @@ impl Client {
     }
 }
 
-fn decrypt(key: &AesKey, iv: Option<&str>, value: &str) -> Result<Zeroizing<String>, ClientError> {
+pub(crate) fn decrypt(key: &AesKey, iv: Option<&str>, value: &str) -> Result<Zeroizing<String>, ClientError> {
     let iv = iv.map_or(Ok(Iv::ZERO), Iv::from_base64);
     iv.and_then(|iv| key.decrypt_text(iv, value)).map_err(|_| ClientError::Crypto("a value of the peer"))
 }
 
-fn millis(span: Duration) -> i64 {
+pub(crate) fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 

@@ -87,7 +87,7 @@ pub async fn connect_patiently(
             Ok(connected) => return Ok(connected),
             Err(error) => error,
         };
-        if !is_passing(&error) {
+        if !error.is_passing() {
             return Err(error);
         }
         let wait = pause.next(u32::from_ne_bytes(postern_crypto::random())).max(Duration::from_millis(100));
@@ -97,15 +97,6 @@ pub async fn connect_patiently(
             () = tasks.token().cancelled() => return Err(ClientError::Stopped),
             () = tokio::time::sleep(wait) => {}
         }
-    }
-}
-
-/// Errors that time may heal. A certificate that we do not trust is not one of them.
-fn is_passing(error: &ClientError) -> bool {
-    match error {
-        ClientError::Directory(error) | ClientError::Connect(error) => !error.is_certificate(),
-        ClientError::LinkLost | ClientError::TimedOut(_) => true,
-        _ => false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use postern_crypto::{AtKeys, CryptoError, SignatureHash, sha512_hex};
+use postern_crypto::{AtKeys, CryptoError, RsaPrivateKey, SignatureHash, sha512_hex};
 use postern_proto::verb::{Cram, Pkam};
 use postern_proto::{AtSign, Notification, ServerLine, Uuid, WireError};
 
@@ -77,6 +77,19 @@ impl Challenge {
             enrollment_id: keys.enrollment_id.as_deref().and_then(Uuid::parse),
             signature: keys.pkam.sign(SignatureHash::Sha256, self.0.as_bytes())?,
             long_form: keys.enrollment_id.is_some(),
+        })
+    }
+
+    /// The answer of a key that is no file yet, of the enrolment `id`.
+    ///
+    /// # Errors
+    /// The key cannot sign.
+    pub fn answer_with_key(&self, key: &RsaPrivateKey, id: Option<&Uuid>) -> Result<Pkam, CryptoError> {
+        Ok(Pkam {
+            hashing: Default::default(),
+            enrollment_id: id.cloned(),
+            signature: key.sign(SignatureHash::Sha256, self.0.as_bytes())?,
+            long_form: id.is_some(),
         })
     }
 

@@ -1,7 +1,6 @@
 //! `at_activate onboard`: the first keys of an atSign.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,8 @@ use postern_proto::verb::{Delete, Enroll, EnrollOperation, EnrollParams, Update}
 use postern_proto::{AtKey, ErrorCode, Metadata, Request};
 use serde_json::Value as Json;
 
-use crate::cli::OnboardTask;
+use crate::cli::Target;
+use crate::patience::patiently;
 use crate::status::public_key_of;
 
 /// Why an activation did not happen or did not finish.
@@ -30,19 +30,19 @@ pub(crate) enum OnboardError {
 
 /// Time for one connection to be made and challenged.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Pause between tries.
-const PAUSE: Duration = Duration::from_secs(3);
 
-/// Activates; returns where the keys are.
-pub(crate) async fn run(task: OnboardTask) -> Result<PathBuf, OnboardError> {
-    let (who, settings) = (&task.target.at_sign, &task.target.settings);
-    KeyFile::check_free(&task.key_file).map_err(OnboardError::KeyFile)?;
+/// Activates.
+pub(crate) async fn run(target: &Target, secret: &str) -> Result<(), OnboardError> {
+    let (who, settings) = (&target.at_sign, &target.settings);
+    KeyFile::check_free(&target.key_file).map_err(OnboardError::KeyFile)?;
     say("[Information] Onboarding your atSign. This may take up to 2 minutes.");
     // Two RSA keys take a while on a small machine: made beside the conversation.
     let making = tokio::task::spawn_blocking(AtKeys::generate);
-    let (mut wire, challenge) = patiently(&task).await?;
+    let (mut wire, challenge) = patiently(target, async || Wire::challenged(settings, who, None, CONNECT).await)
+        .await
+        .map_err(OnboardError::Client)?;
 
-    let cram = challenge.answer_with_secret(&task.secret);
+    let cram = challenge.answer_with_secret(secret);
     match wire.ask(&Request::Cram(cram)).await {
         Ok(_) => {}
         Err(ClientError::Server(error)) if error.code == Some(ErrorCode::KeyNotFound) => {
@@ -67,7 +67,7 @@ pub(crate) async fn run(task: OnboardTask) -> Result<PathBuf, OnboardError> {
     }
     // From here on the server knows these keys: they go to disk before anything else can fail.
     let text = keys.print(who.as_str()).map_err(|_| OnboardError::Crypto)?;
-    KeyFile::create(&task.key_file, &text).map_err(OnboardError::Unwritten)?;
+    KeyFile::create(&target.key_file, &text).map_err(OnboardError::Unwritten)?;
     drop(wire);
 
     // Proves that the new keys open the door before the secret is thrown away.
@@ -84,29 +84,8 @@ pub(crate) async fn run(task: OnboardTask) -> Result<PathBuf, OnboardError> {
     wire.ask(&Request::Update(publish)).await.map_err(OnboardError::Client)?;
     let forget = Delete::of(AtKey::private_key("at_secret"));
     wire.ask(&Request::Delete(forget)).await.map_err(OnboardError::Client)?;
-    Ok(task.key_file)
-}
-
-async fn patiently(task: &OnboardTask) -> Result<(Wire, postern_dialogue::client::Challenge), OnboardError> {
-    let target = &task.target;
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let error = match Wire::challenged(&target.settings, &target.at_sign, None, CONNECT).await {
-            Ok(challenged) => return Ok(challenged),
-            Err(error) => error,
-        };
-        let passing = match &error {
-            ClientError::Directory(why) | ClientError::Connect(why) => !why.is_certificate(),
-            ClientError::LinkLost | ClientError::TimedOut(_) => true,
-            _ => false,
-        };
-        if !passing || tries >= target.tries {
-            return Err(OnboardError::Client(error));
-        }
-        say(format_args!("{error}; trying again in {} s ({tries} of {})", PAUSE.as_secs(), target.tries));
-        tokio::time::sleep(PAUSE).await;
-    }
+    say(format_args!("[Success] Your .atKeys file saved at {}", target.key_file.display()));
+    Ok(())
 }
 
 /// The enrolment of the first device: approved at once, for the secret proved the owner.
