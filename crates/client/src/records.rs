@@ -180,7 +180,7 @@ impl Client {
     /// # Errors
     /// The server's refusal.
     pub async fn delete(&self, key: &AtKey) -> Result<(), ClientError> {
-        self.request(Request::Delete(Delete { key: key.clone() })).await.map(drop)
+        self.request(Request::Delete(Delete::of(key.clone()))).await.map(drop)
     }
 
     /// Names of our own records that match the expression, which is searched in the whole name; `None`: all.
