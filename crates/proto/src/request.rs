@@ -62,6 +62,50 @@ pub enum Request {
     Exit,
 }
 
+/// One list of names for [`Request::verb`] and [`Request::VERBS`], so that neither can lack one.
+macro_rules! verbs {
+    ($($variant:ident $(($any:tt))? => $name:literal,)+) => {
+        impl Request {
+            /// The verb of every request there is.
+            pub const VERBS: &[&str] = &[$($name),+];
+
+            /// The verb, fit for logs and counters: never an argument.
+            pub fn verb(&self) -> &'static str {
+                match self {
+                    $(Self::$variant $(($any))? => $name,)+
+                }
+            }
+        }
+    };
+}
+
+verbs! {
+    From(_) => "from",
+    Cram(_) => "cram",
+    Pkam(_) => "pkam",
+    Pol => "pol",
+    Lookup(_) => "lookup",
+    Plookup(_) => "plookup",
+    Llookup(_) => "llookup",
+    Update(_) => "update",
+    UpdateMeta(_) => "update:meta",
+    Delete(_) => "delete",
+    Scan(_) => "scan",
+    Notify(_) => "notify",
+    NotifyAll(_) => "notify:all",
+    NotifyStatus(_) => "notify:status",
+    NotifyList(_) => "notify:list",
+    NotifyFetch(_) => "notify:fetch",
+    NotifyRemove(_) => "notify:remove",
+    Monitor(_) => "monitor",
+    Noop(_) => "noop",
+    Info(_) => "info",
+    Enroll(_) => "enroll",
+    Otp(_) => "otp",
+    Keys(_) => "keys",
+    Exit => "@exit",
+}
+
 impl Request {
     /// Reads one line. The part before the first `:` may have any case and
     /// spaces; the rest is taken as sent.
@@ -98,36 +142,6 @@ impl Request {
             "keys" if has_args => Keys::parse(args).map(Self::Keys),
             "@exit" if after.is_empty() => Ok(Self::Exit),
             _ => bad(),
-        }
-    }
-
-    /// The verb, fit for logs and counters: never an argument.
-    pub fn verb(&self) -> &'static str {
-        match self {
-            Self::From(_) => "from",
-            Self::Cram(_) => "cram",
-            Self::Pkam(_) => "pkam",
-            Self::Pol => "pol",
-            Self::Lookup(_) => "lookup",
-            Self::Plookup(_) => "plookup",
-            Self::Llookup(_) => "llookup",
-            Self::Update(_) => "update",
-            Self::UpdateMeta(_) => "update:meta",
-            Self::Delete(_) => "delete",
-            Self::Scan(_) => "scan",
-            Self::Notify(_) => "notify",
-            Self::NotifyAll(_) => "notify:all",
-            Self::NotifyStatus(_) => "notify:status",
-            Self::NotifyList(_) => "notify:list",
-            Self::NotifyFetch(_) => "notify:fetch",
-            Self::NotifyRemove(_) => "notify:remove",
-            Self::Monitor(_) => "monitor",
-            Self::Noop(_) => "noop",
-            Self::Info(_) => "info",
-            Self::Enroll(_) => "enroll",
-            Self::Otp(_) => "otp",
-            Self::Keys(_) => "keys",
-            Self::Exit => "@exit",
         }
     }
 
