@@ -1,7 +1,7 @@
 //! The task that keeps one connection alive and matches what comes back.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use postern_dialogue::client::{Conversation, Heard};
 use postern_net::backoff::Backoff;
@@ -45,6 +45,9 @@ pub(crate) struct Driver {
     known: Option<ServerAddress>,
     /// Server time of the last notification: a reconnect asks for what came after.
     heard_until: Option<Millis>,
+    /// Our time of the first login: what a reconnect asks for when nothing was heard before the link was lost. A wrong
+    /// clock brings some notifications twice or none, as before.
+    connected_at: Option<Millis>,
     recent: VecDeque<(AtSign, NotificationId)>,
 }
 
@@ -56,20 +59,37 @@ impl Driver {
         pushes: mpsc::Sender<Notification>,
         stop: CancellationToken,
     ) -> Self {
-        Self { settings, identity, calls, pushes, stop, known: None, heard_until: None, recent: VecDeque::new() }
+        Self {
+            settings,
+            identity,
+            calls,
+            pushes,
+            stop,
+            known: None,
+            heard_until: None,
+            connected_at: None,
+            recent: VecDeque::new(),
+        }
     }
 
     /// The first login; the caller wants to know why it fails.
     pub(crate) async fn first_login(&mut self) -> Result<Wire, ClientError> {
         let wire = timeout(LOGIN, self.log_in(LOGIN)).await.unwrap_or(Err(ClientError::TimedOut("the login")))?;
         self.known = Some(wire.address.clone());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.connected_at = Millis::try_from(now.as_millis()).ok();
         Ok(wire)
     }
 
     async fn log_in(&self, limit: Duration) -> Result<Wire, ClientError> {
         let monitor = self.settings.monitor.as_ref().map_or(String::new(), |regex| {
             let regex = Some(regex.clone()).filter(|r| !r.is_empty());
-            let monitor = Monitor { strict: true, self_notifications: true, since: self.heard_until, regex };
+            let monitor = Monitor {
+                strict: true,
+                self_notifications: true,
+                since: self.heard_until.or(self.connected_at),
+                regex,
+            };
             format!("{}\n", Request::Monitor(monitor))
         });
         Wire::logged_in(&self.settings, &self.identity, self.known.as_ref(), limit, &monitor).await
@@ -95,6 +115,7 @@ impl Driver {
         let since = Instant::now();
         let mut pause = Backoff::new(RECONNECT_FIRST, RECONNECT_SOON);
         let mut long_pause = Backoff::new(RECONNECT_SOON, RECONNECT_LATER);
+        let mut refused = false;
         loop {
             let random = u32::from_ne_bytes(postern_crypto::random());
             let wait = if since.elapsed() < LONG_OUTAGE { pause.next(random) } else { long_pause.next(random) };
@@ -110,6 +131,12 @@ impl Driver {
                 Ok(Ok(wire)) => {
                     self.known = Some(wire.address.clone());
                     return Some(wire);
+                }
+                Ok(Err(error @ ClientError::LoginRefused(..))) if !refused => {
+                    // Nothing but a person heals that; we try on, for the person may.
+                    tracing::warn!(%error, "refused; trying on");
+                    refused = true;
+                    self.known = None;
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "reconnecting");

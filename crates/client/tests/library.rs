@@ -1,0 +1,269 @@
+//! The library against a real server: what a program that uses it relies on.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use postern_client::{
+    Client, ClientError, Copies, EnrollmentInfo, EnrollmentRequest, EnrollmentStatus, Identity, Inbox,
+    PendingEnrollment, RecordOptions, Settings, parse_root,
+};
+use postern_crypto::AtKeys;
+use postern_net::tasks::Tasks;
+use postern_net::tls::Trust;
+use postern_proto::{AtKey, AtSign, ErrorCode, Metadata, Notification, Record};
+use postern_server::{Config, Home, Limits, RunningServer, Server, Wanted};
+use postern_store::{Batch, LogAs, Store};
+use tempfile::TempDir;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+/// Nothing on loopback takes this long; a reconnect may take some of it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// RSA keys take long to make: the tests share two sets.
+static KEYS: LazyLock<[Arc<AtKeys>; 2]> = LazyLock::new(|| [(); 2].map(|()| Arc::new(AtKeys::generate().unwrap())));
+
+struct House {
+    server: Option<RunningServer>,
+    address: SocketAddr,
+    store: Arc<dyn Store>,
+    home: Home,
+    tasks: Tasks,
+    _dir: TempDir,
+}
+
+impl House {
+    /// A server with @alice and @bob, both activated in the legacy form.
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let home =
+            Home::init(&dir.path().join("srv"), &Wanted { host: "localhost".into(), listen, tls: None }).unwrap();
+        let store = home.store().unwrap();
+        let mut house = Self { server: None, address: listen, store, home, tasks: Tasks::new(), _dir: dir };
+        for (name, keys) in [("alice", &KEYS[0]), ("bob", &KEYS[1])] {
+            let name = at(name);
+            house.home.add(house.store.as_ref(), &name, None).await.unwrap();
+            let mut batch = Batch::new(0);
+            for (key, value) in [
+                (AtKey::private_key("at_pkam_publickey"), keys.pkam.public_key().unwrap().to_base64()),
+                (AtKey::public("publickey", &name), keys.encryption_public.to_base64()),
+            ] {
+                batch = batch.put(&name, &key, Record::new(value, Metadata::default(), 0), LogAs::Nothing);
+            }
+            house.store.commit(batch).await.unwrap();
+        }
+        house.start();
+        house
+    }
+
+    fn start(&mut self) {
+        let config = Config {
+            host: self.home.settings().host.clone(),
+            listen: self.address,
+            advertised_port: None,
+            tls: self.home.tls().unwrap(),
+            store: Arc::clone(&self.store),
+            limits: Limits::default(),
+        };
+        let server = Server::start(config).unwrap();
+        self.address = server.address();
+        self.server = Some(server);
+    }
+
+    fn settings(&self, monitor: Option<&str>) -> Settings {
+        let pem = std::fs::read(self.home.ca().unwrap()).unwrap();
+        Settings {
+            root: parse_root(&format!("localhost:{}", self.address.port())).unwrap(),
+            trust: Trust::only_pem(&pem).unwrap(),
+            heartbeat: Duration::from_secs(60),
+            monitor: monitor.map(str::to_owned),
+        }
+    }
+
+    async fn connect(&self, name: &str, keys: &Arc<AtKeys>, monitor: Option<&str>) -> (Client, Inbox) {
+        let identity = Identity { at_sign: at(name), keys: Arc::clone(keys) };
+        Client::connect(identity, self.settings(monitor), &self.tasks).await.unwrap()
+    }
+
+    async fn alice(&self) -> Client {
+        self.connect("alice", &KEYS[0], None).await.0
+    }
+
+    async fn bob(&self, monitor: &str) -> (Client, Inbox) {
+        self.connect("bob", &KEYS[1], Some(monitor)).await
+    }
+}
+
+fn at(name: &str) -> AtSign {
+    AtSign::parse(name).unwrap()
+}
+
+async fn next(inbox: &mut Inbox) -> Notification {
+    timeout(PATIENCE, inbox.next()).await.expect("no notification in time").expect("the client has stopped")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_every_kind_come_back() {
+    let house = House::new().await;
+    let (alice, (bob, _)) = (house.alice().await, house.bob("").await);
+    let plain = RecordOptions::default();
+
+    alice.put_own("list.notes", "milk\nbread", plain).await.unwrap();
+    assert_eq!(*alice.get_own("list.notes").await.unwrap(), "milk\nbread");
+    let stored = house.store.get(&at("alice"), &AtKey::own("list.notes", &at("alice"))).unwrap().unwrap();
+    assert!(!stored.value.contains("milk"), "a record of our own lies in clear on the server");
+
+    alice.put_shared_with(&at("bob"), "hello.notes", "for bob", plain).await.unwrap();
+    assert_eq!(*bob.get_shared(&at("alice"), "hello.notes").await.unwrap(), "for bob");
+    assert_eq!(*alice.get_sent(&at("bob"), "hello.notes").await.unwrap(), "for bob");
+    // Another process of Alice's, with nothing in its memory.
+    assert_eq!(*house.alice().await.get_sent(&at("bob"), "hello.notes").await.unwrap(), "for bob");
+
+    alice.put_public("card.notes", "Alice\nHer street", plain).await.unwrap();
+    assert_eq!(bob.get_public(&at("alice"), "card.notes").await.unwrap(), "Alice\nHer street");
+
+    let names = |keys: Vec<AtKey>| keys.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        names(alice.scan(Some(r"\.notes@")).await.unwrap()),
+        ["@bob:hello.notes@alice", "list.notes@alice", "public:card.notes@alice"]
+    );
+    assert_eq!(names(bob.scan_of(&at("alice"), Some("hello")).await.unwrap()), ["hello.notes@alice"]);
+    alice.delete(&AtKey::own("list.notes", &at("alice"))).await.unwrap();
+    assert!(alice.get_own("list.notes").await.unwrap_err().is_no_such_key());
+
+    for bad in ["a b@c.notes", "", "a:b.notes"] {
+        assert!(alice.put_own(bad, "x", plain).await.is_err(), "{bad:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn options_reach_the_server() {
+    let house = House::new().await;
+    let alice = house.alice().await;
+    let options = RecordOptions {
+        life: Some(Duration::from_secs(100)),
+        birth: Some(Duration::from_secs(50)),
+        copies: Copies::For(Duration::from_secs(7)),
+        cascade: Some(true),
+    };
+    alice.put_own("later.notes", "x", options).await.unwrap();
+    assert!(matches!(alice.get_own("later.notes").await, Err(ClientError::Inactive)));
+    let stored = house.store.get(&at("alice"), &AtKey::own("later.notes", &at("alice"))).unwrap().unwrap();
+    let Metadata { ttl, ttb, ttr, ccd, .. } = stored.metadata;
+    assert_eq!((ttl, ttb, ttr, ccd), (Some(100_000), Some(50_000), Some(7), Some(true)));
+}
+
+/// A server that changes what somebody signed is found out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_public_record_is_refused() {
+    let house = House::new().await;
+    let (alice, (bob, _)) = (house.alice().await, house.bob("").await);
+    alice.put_public("card.notes", "Alice", RecordOptions::default()).await.unwrap();
+    let key = AtKey::public("card.notes", &at("alice"));
+    let mut record = house.store.get(&at("alice"), &key).unwrap().unwrap();
+    record.value = "Mallory".into();
+    house.store.commit(Batch::new(0).put(&at("alice"), &key, record, LogAs::Nothing)).await.unwrap();
+    let error = bob.get_public(&at("alice"), "card.notes").await.unwrap_err();
+    assert!(matches!(error, ClientError::Crypto("the signature of a public record")), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn notifications_survive_a_restart_of_the_server() {
+    let mut house = House::new().await;
+    let (bob, mut inbox) = house.bob(r"\.notes@").await;
+    let alice = house.alice().await;
+    // Stored while the server is away: as one that arrived while Bob's link was cut, before he heard of anything.
+    assert!(house.server.take().unwrap().stop().await);
+    let missed = Notification {
+        id: postern_proto::NotificationId::parse("missed").unwrap(),
+        from: at("alice"),
+        to: at("bob"),
+        key: "@bob:missed.notes@alice".into(),
+        value: Some("while you were away".into()),
+        operation: Default::default(),
+        message_type: Default::default(),
+        at: now_ms(),
+        expires_at: now_ms() + 60_000,
+        is_encrypted: false,
+        is_self: false,
+        routing: Default::default(),
+        metadata: Metadata::default(),
+    };
+    house.store.commit(Batch::new(now_ms()).receive(missed)).await.unwrap();
+    house.start();
+    let push = next(&mut inbox).await;
+    assert_eq!(
+        (push.key.as_str(), bob.open(&push).await.unwrap().as_str()),
+        ("@bob:missed.notes@alice", "while you were away")
+    );
+
+    // And once only: the next is the next.
+    alice.notify(&at("bob"), "other.word", "not asked for", None).await.unwrap();
+    alice.notify(&at("bob"), "ping.notes", "secret", None).await.unwrap();
+    let push = next(&mut inbox).await;
+    assert_eq!((push.from.as_str(), push.bare_key().as_str()), ("@alice", "ping.notes"));
+    assert!(push.value.as_deref().is_some_and(|value| value != "secret"), "sent in clear");
+    assert_eq!(*bob.open(&push).await.unwrap(), "secret");
+}
+
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_millis()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_further_device_from_request_to_revocation() {
+    let house = House::new().await;
+    let (alice, mut news) = house.connect("alice", &KEYS[0], Some("__manage")).await;
+    alice.put_own("list.notes", "milk", RecordOptions::default()).await.unwrap();
+    alice.put_own("pin.bank", "1234", RecordOptions::default()).await.unwrap();
+
+    let wanted = |device: &str, passcode: String| EnrollmentRequest {
+        app: "notes".into(),
+        device: device.into(),
+        namespaces: BTreeMap::from([("notes".into(), "rw".into())]),
+        passcode: Zeroizing::new(passcode),
+        keys_life: None,
+    };
+    let settings = house.settings(None);
+    let wrong = PendingEnrollment::request(&settings, &at("alice"), wanted("phone", "WRONG1".into())).await;
+    assert!(wrong.is_err_and(|error| error.to_string().contains("invalid otp")));
+    let passcode = alice.one_time_passcode(None).await.unwrap();
+    let pending = PendingEnrollment::request(&settings, &at("alice"), wanted("phone", passcode)).await.unwrap();
+    assert!(pending.poll().await.unwrap().is_none());
+
+    // Heard at once, and listed.
+    let heard = EnrollmentInfo::from_push(&next(&mut news).await).unwrap();
+    assert_eq!((heard.id.as_str(), heard.device.as_str()), (pending.id().as_str(), "phone"));
+    let listed = alice.enrollments(&[EnrollmentStatus::Pending]).await.unwrap();
+    assert_eq!(listed, [heard.clone()]);
+    alice.approve(&heard).await.unwrap();
+    let keys = Arc::new(pending.poll().await.unwrap().unwrap());
+    assert_eq!(alice.enrollment(pending.id()).await.unwrap().status, EnrollmentStatus::Approved);
+
+    // The new device has the atSign's keys, and its own namespace alone.
+    let (phone, _) = house.connect("alice", &keys, None).await;
+    assert_eq!(*phone.get_own("list.notes").await.unwrap(), "milk");
+    phone.put_own("more.notes", "bread", RecordOptions::default()).await.unwrap();
+    assert_eq!(*alice.get_own("more.notes").await.unwrap(), "bread");
+    let refused = phone.get_own("pin.bank").await.unwrap_err();
+    assert!(matches!(&refused, ClientError::Server(why) if why.code == Some(ErrorCode::Unauthorized)), "{refused}");
+
+    alice.revoke(pending.id(), false).await.unwrap();
+    let identity = Identity { at_sign: at("alice"), keys };
+    let again = Client::connect(identity, settings.clone(), &house.tasks).await;
+    assert!(matches!(again, Err(ClientError::LoginRefused(_, why)) if why.code == Some(ErrorCode::EnrollmentRevoked)));
+
+    // A denied one is told so.
+    alice.set_passcode("Secret7", None).await.unwrap();
+    let pending =
+        PendingEnrollment::request(&settings, &at("alice"), wanted("tablet", "secret7".into())).await.unwrap();
+    alice.deny(pending.id()).await.unwrap();
+    let denied = pending.poll().await.err().unwrap();
+    assert!(matches!(&denied, ClientError::Server(why) if why.code == Some(ErrorCode::EnrollmentDenied)), "{denied}");
+    alice.delete_enrollment(pending.id()).await.unwrap();
+}
