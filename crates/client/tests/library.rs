@@ -240,7 +240,7 @@ async fn a_further_device_from_request_to_revocation() {
     let heard = EnrollmentInfo::from_push(&next(&mut news).await).unwrap();
     assert_eq!((heard.id.as_str(), heard.device.as_str()), (pending.id().as_str(), "phone"));
     let listed = alice.enrollments(&[EnrollmentStatus::Pending]).await.unwrap();
-    assert_eq!(listed, [heard.clone()]);
+    assert_eq!(listed, std::slice::from_ref(&heard));
     alice.approve(&heard).await.unwrap();
     let keys = Arc::new(pending.poll().await.unwrap().unwrap());
     assert_eq!(alice.enrollment(pending.id()).await.unwrap().status, EnrollmentStatus::Approved);
