@@ -1,8 +1,12 @@
 //! The shared vectors of the relay's language.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
-use postern_crypto::{RsaPublicKey, SignatureHash};
-use postern_rendezvous::{AuthFailure, Expected, HashAlgo, RelayReply, RelayRequest, RequestError};
+use postern_crypto::{AesKey, Iv, RsaPrivateKey, RsaPublicKey, SignatureHash};
+use postern_proto::SigningKeyName;
+use postern_rendezvous::{
+    AdvertisedKeys, AuthFailure, Challenge, ChallengeSigner, EscrLine, EscrParties, EscrProver, Expected, HashAlgo,
+    RelayReply, RelayRequest, RequestError, Side,
+};
 use serde_json::{Value as Json, json};
 
 /// Runs every case of a file and tells of all that fail.
@@ -51,6 +55,33 @@ fn auth_lines() {
         });
         same(error, case["error"].as_str())?;
         same(outcome.ok().flatten().map(u64::from), case["number"].as_u64())
+    });
+}
+
+#[test]
+fn answers_to_challenges() {
+    let keys: Json = serde_json::from_str(include_str!("../../../vectors/keys.json")).unwrap();
+    let public = AdvertisedKeys::parse(text(&keys["signer"], "public")).unwrap();
+    let signer = text(&keys["signer"], "private").to_owned();
+    replay(include_str!("../../../vectors/escr.json"), |case| {
+        let key = AesKey::from_base64(text(case, "key")).unwrap();
+        let challenge = Challenge::parse(text(case, "challenge")).unwrap();
+        let name = SigningKeyName::parse(text(case, "signingKeyUri")).unwrap();
+        let side = if text(case, "side") == "a" { Side::A } else { Side::B };
+        let (private, payload) = (RsaPrivateKey::from_base64(&signer).unwrap(), text(case, "payload").to_owned());
+        let sign = move |signed: &[u8]| {
+            assert_eq!(signed, payload.as_bytes());
+            private.sign(SignatureHash::Sha256, signed)
+        };
+        let owner = name.owner().clone();
+        let prover = EscrProver::new(text(case, "sessionId"), side, key.clone(), ChallengeSigner::new(name, sign));
+        let line = prover.answer(&challenge, None, Iv::from_base64(text(case, "iv")).unwrap()).unwrap();
+        same(line.as_str(), &format!("{}\n", text(case, "line")))?;
+
+        let parties = EscrParties { session_id: text(case, "sessionId").into(), client: owner.clone(), device: owner };
+        let opened = EscrLine::parse(line.as_bytes()).unwrap().open(&key, &challenge, &parties, Some(side));
+        let proven = opened.and_then(|claim| claim.verify(&public)).map_err(|error| error.to_string())?;
+        same(proven.side(), side)
     });
 }
 

@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
+use serde::Serialize;
+use serde_json::{Map, Value as Json};
 
 use crate::dialect::Dialect;
 
 /// What a daemon can do. Unknown names are ignored; a name must be `true`, not merely present.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Features {
     /// Authenticates its relay sockets.
     pub sr_auth: bool,
@@ -30,29 +30,23 @@ pub struct Features {
 }
 
 /// The heartbeat, also stored as `device_info`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PingResponse {
     /// Device name.
-    #[serde(default)]
     pub devicename: String,
     /// Group for policy; `__none__` without.
-    #[serde(default)]
     pub device_group_name: String,
     /// Version of the program.
-    #[serde(default)]
     pub version: String,
     /// Version of the protocol core.
-    #[serde(default)]
     pub core_package_version: String,
     /// Absent in version 4 daemons, which take public keys and know nothing else.
-    #[serde(default = "version_4")]
     pub supported_features: Features,
     /// Permit-open list.
-    #[serde(default)]
     pub allowed_services: Vec<String>,
     /// Where the key lies that proves the daemon's relay sockets.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub public_signing_key_uri: Option<String>,
 }
 
@@ -65,6 +59,21 @@ fn version_4() -> Features {
 pub struct MissingFeature(&'static str);
 
 impl Features {
+    /// A name must be `true`; anything else is a no.
+    fn of(names: &Map<String, Json>) -> Self {
+        let has = |name: &str| names.get(name) == Some(&Json::Bool(true));
+        Self {
+            sr_auth: has("srAuth"),
+            sr_e2ee: has("srE2ee"),
+            accepts_public_keys: has("acceptsPublicKeys"),
+            supports_port_choice: has("supportsPortChoice"),
+            adjustable_timeout: has("adjustableTimeout"),
+            control_channel_heartbeats: has("controlChannelHeartbeats"),
+            twin_keys: has("twinKeys"),
+            supports_ram_escr: has("supportsRamEscr"),
+        }
+    }
+
     /// The first feature that `wanted` has and `self` lacks.
     pub fn missing(self, wanted: Self) -> Option<MissingFeature> {
         [
@@ -82,9 +91,25 @@ impl Features {
 }
 
 impl PingResponse {
-    /// Reads a heartbeat. `None` when it is no JSON object.
+    /// Reads a heartbeat. `None` when it is no JSON object; a member of another type counts as absent, so that
+    /// one odd field does not hide a device.
     pub fn parse(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok()
+        let Json::Object(json) = serde_json::from_str(text).ok()? else { return None };
+        let text = |name: &str| json.get(name).and_then(Json::as_str).map(str::to_owned);
+        let services = json.get("allowedServices").and_then(Json::as_array);
+        let services = services.into_iter().flatten().filter_map(Json::as_str).map(str::to_owned);
+        Some(Self {
+            devicename: text("devicename").unwrap_or_default(),
+            device_group_name: text("deviceGroupName").unwrap_or_default(),
+            version: text("version").unwrap_or_default(),
+            core_package_version: text("corePackageVersion").unwrap_or_default(),
+            supported_features: match json.get("supportedFeatures") {
+                Some(Json::Object(features)) => Features::of(features),
+                _ => version_4(),
+            },
+            allowed_services: services.collect(),
+            public_signing_key_uri: text("publicSigningKeyUri"),
+        })
     }
 
     /// The JSON text.

@@ -3,7 +3,8 @@
 
 use postern_crypto::{CtrStream, RsaPublicKey, hex_lower};
 use postern_session::{
-    ControlLine, ControlReader, DeviceName, DirectionKey, Envelope, EnvelopeError, HostPort, PermitOpen, parse_span,
+    ControlLine, ControlReader, DeviceName, DirectionKey, Envelope, EnvelopeError, HostPort, PermitOpen, PingResponse,
+    parse_span,
 };
 use serde_json::{Map, Value as Json};
 
@@ -42,6 +43,26 @@ fn envelopes() {
         // Compared as text: numbers keep their digits and members their order.
         let Ok(payload) = opened else { return Ok(()) };
         same(Json::from(payload).to_string(), case["payload"].to_string())
+    });
+}
+
+#[test]
+fn heartbeats() {
+    replay(include_str!("../../../vectors/heartbeats.json"), |case| {
+        let heard = PingResponse::parse(text(case, "text"));
+        let Some(ping) = heard else { return same(&Json::Null, &case["expect"]) };
+        same(PingResponse::parse(&ping.print()).as_ref(), Some(&ping))?;
+        let printed: Json = serde_json::from_str(&ping.print()).unwrap();
+        let features = printed["supportedFeatures"].as_object().unwrap();
+        let got = serde_json::json!({
+            "devicename": ping.devicename,
+            "deviceGroupName": ping.device_group_name,
+            "version": ping.version,
+            "corePackageVersion": ping.core_package_version,
+            "features": features.iter().filter(|(_, on)| **on == true).map(|(name, _)| name).collect::<Vec<_>>(),
+            "allowedServices": ping.allowed_services,
+        });
+        same(&got, &case["expect"])
     });
 }
 
