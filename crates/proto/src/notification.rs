@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use crate::reply::json_line;
 use crate::{AtSign, Metadata, Millis, NotificationId};
 
 /// What happened to the key that a notification names.
@@ -143,7 +144,7 @@ impl Notification {
     /// Replays carry the same members as live pushes, `sharedKeyEnc` too, so that
     /// they can be decrypted without another question.
     pub fn push_line(&self) -> String {
-        format!("notification: {}", self.json())
+        format!("notification: {}", json_line(&self.json()))
     }
 
     /// The members of a push, which `notify:list` shows too.

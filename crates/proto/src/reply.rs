@@ -66,12 +66,12 @@ impl Reply {
 
     /// `data:⟨json⟩`
     pub fn json(value: &Json) -> Self {
-        Self::Data(value.to_string())
+        Self::Data(json_line(value))
     }
 
     /// `data: ⟨json⟩`, the space as `stats` and `notify:all` have it.
     pub fn spaced_json(value: &Json) -> Self {
-        Self::Data(format!(" {value}"))
+        Self::Data(format!(" {}", json_line(value)))
     }
 
     /// Reply and prompt in one piece, to be written as one record.
@@ -103,12 +103,22 @@ fn print_error(out: &mut String, error: &ProtocolError, prompt: &Prompt, shape: 
         writeln!(out, "error:{code}:{message}")
     } else if shape == ErrorShape::Json {
         let json = json!({"errorCode": code, "errorDescription": format!("{standard} : {message}")});
-        writeln!(out, "error:{json}")
+        writeln!(out, "error:{}", json_line(&json))
     } else if *prompt == Prompt::Anonymous {
         writeln!(out, "error:{code}-Exception: {message}")
     } else {
         writeln!(out, "error:{code}-{standard} : {message}")
     };
+}
+
+/// JSON on one line, whatever a client takes for the end of one: Java's `Scanner` knows three more than `\n` and `\r`,
+/// and a text that holds one would forge the lines behind it. In JSON they stand inside strings only.
+pub(crate) fn json_line(json: &Json) -> String {
+    let text = json.to_string();
+    if !text.contains(['\u{85}', '\u{2028}', '\u{2029}']) {
+        return text;
+    }
+    text.replace('\u{85}', "\\u0085").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
 }
 
 /// A message quotes what a stranger sent; a line break in it would forge a reply.

@@ -73,6 +73,7 @@ fn ask(mode: Option<AuthMode>) -> RelayRequest {
         multiple_acks_ok: newer,
         pre_fetch: if newer { vec!["public:_apsk.primary.a.__e@c".into()] } else { Vec::new() },
         json_reply: newer,
+        side_a: None,
     }
 }
 

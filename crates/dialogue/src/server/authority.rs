@@ -311,11 +311,20 @@ fn is_signing_record(key: &AtKey) -> bool {
     key.name().starts_with(SIGNING_RECORD) && key.is_in_namespace("__e")
 }
 
+/// `bob`, or `bob.until.1729760400123` of a key put aside: anything longer lies in a namespace.
+fn is_shared_key_tail(tail: &str) -> bool {
+    let who = match tail.split_once(".until.") {
+        Some((who, at)) if !at.is_empty() && at.bytes().all(|b| b.is_ascii_digit()) => who,
+        _ => tail,
+    };
+    !who.contains('.')
+}
+
 /// `shared_key.bob@alice` and `@bob:shared_key@alice`: every app needs them to talk to Bob.
 fn is_shared_key(key: &AtKey) -> bool {
     match key.visibility() {
         Visibility::Shared(_) => key.name() == "shared_key",
-        Visibility::Own => key.name().starts_with("shared_key."),
+        Visibility::Own => key.name().strip_prefix("shared_key.").is_some_and(is_shared_key_tail),
         _ => false,
     }
 }

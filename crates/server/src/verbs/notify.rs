@@ -3,7 +3,7 @@
 use postern_dialogue::server::{Access, Authority};
 use postern_proto::verb::{Notify, NotifyAll, Target};
 use postern_proto::{
-    AtSign, ErrorCode, MAX_KEY_CHARS, MessageType, Metadata, Millis, Notification, NotificationId, Operation,
+    AtKey, AtSign, ErrorCode, MAX_KEY_CHARS, MessageType, Metadata, Millis, Notification, NotificationId, Operation,
     ProtocolError, Reply, Routing,
 };
 use postern_store::{Batch, Delivery, Op, StoreError};
@@ -53,6 +53,12 @@ fn outgoing(me: &Authority, notify: &Notify, to: &AtSign, id: NotificationId) ->
     }
     let key = full_key(notify, to, me.owner())?;
     me.check_name("notify", &notify.key, &key, Access::Write)?;
+    if notify.message_type == MessageType::Key
+        && let Ok(named) = AtKey::parse(&key)
+    {
+        // Others keep copies of what they are told: who may not write a key does not tell of it.
+        me.check("notify", &named, Access::Write)?;
+    }
     let metadata = notify.metadata.set.clone();
     let is_encrypted = match notify.message_type {
         MessageType::Text => metadata.is_encrypted == Some(true),
