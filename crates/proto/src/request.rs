@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::ProtocolError;
 use crate::verb::{
-    Cram, Delete, Enroll, From, Info, Keys, Llookup, Lookup, Monitor, Noop, Notify, NotifyAll, NotifyFetch, NotifyList,
-    NotifyRemove, NotifyStatus, Otp, Pkam, Scan, Update, UpdateMeta,
+    BatchRequest, ConfigRequest, Cram, Delete, Enroll, From, Info, Keys, Llookup, Lookup, Monitor, Noop, Notify,
+    NotifyAll, NotifyFetch, NotifyList, NotifyRemove, NotifyStatus, Otp, Pkam, Scan, Stats, Sync, Update, UpdateMeta,
 };
 
 /// Everything a client can ask of an atServer. One file per verb in [`crate::verb`].
@@ -46,6 +46,14 @@ pub enum Request {
     NotifyFetch(NotifyFetch),
     /// `notify:remove:⟨id⟩`
     NotifyRemove(NotifyRemove),
+    /// `sync:from:…`
+    Sync(Sync),
+    /// `batch:[…]`
+    Batch(BatchRequest),
+    /// `stats…`
+    Stats(Stats),
+    /// `config:…`
+    Config(ConfigRequest),
     /// `monitor…`
     Monitor(Monitor),
     /// `noop:⟨ms⟩`
@@ -97,6 +105,10 @@ verbs! {
     NotifyList(_) => "notify:list",
     NotifyFetch(_) => "notify:fetch",
     NotifyRemove(_) => "notify:remove",
+    Sync(_) => "sync",
+    Batch(_) => "batch",
+    Stats(_) => "stats",
+    Config(_) => "config",
     Monitor(_) => "monitor",
     Noop(_) => "noop",
     Info(_) => "info",
@@ -134,6 +146,10 @@ impl Request {
             "delete" if has_args => Delete::parse(args).map(Self::Delete),
             "scan" => Scan::parse(after).map(Self::Scan),
             "notify" if has_args => notify(args),
+            "sync" if has_args => Sync::parse(args).map(Self::Sync),
+            "batch" if has_args => BatchRequest::parse(args).map(Self::Batch),
+            "stats" => Stats::parse(after).map(Self::Stats),
+            "config" if has_args => ConfigRequest::parse(args).map(Self::Config),
             "monitor" => Monitor::parse(after).map(Self::Monitor),
             "noop" if has_args => Noop::parse(args).map(Self::Noop),
             "info" => Info::parse(after).map(Self::Info),
@@ -197,6 +213,10 @@ impl fmt::Display for Request {
             Self::NotifyList(v) => v.fmt(f),
             Self::NotifyFetch(v) => v.fmt(f),
             Self::NotifyRemove(v) => v.fmt(f),
+            Self::Sync(v) => v.fmt(f),
+            Self::Batch(v) => v.fmt(f),
+            Self::Stats(v) => v.fmt(f),
+            Self::Config(v) => v.fmt(f),
             Self::Monitor(v) => v.fmt(f),
             Self::Noop(v) => v.fmt(f),
             Self::Info(v) => v.fmt(f),

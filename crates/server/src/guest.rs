@@ -212,6 +212,7 @@ impl Guest {
             Request::Cram(_) | Request::Pkam(_) => self.on_proof(request).await,
             Request::Monitor(monitor) => self.on_monitor(monitor).await,
             Request::Noop(noop) => self.on_noop(*noop).await,
+            Request::Batch(batch) => self.on_batch(batch).await,
             Request::Enroll(_) if self.connection.authority().is_none() => self.on_enroll(request).await,
             _ => self.perform(request).await,
         }
@@ -227,7 +228,12 @@ impl Guest {
     }
 
     async fn refuse(&mut self, refusal: Refusal) -> io::Result<Flow> {
-        let error = match refusal {
+        let error = self.error_of(refusal);
+        self.reply(&Reply::Error(error)).await
+    }
+
+    fn error_of(&self, refusal: Refusal) -> ProtocolError {
+        match refusal {
             Refusal::Protocol(error) => error,
             Refusal::Store(error) => {
                 self.shared.store_failed(&error);
@@ -236,8 +242,7 @@ impl Guest {
             Refusal::WrongPasscode => {
                 ProtocolError::new(ErrorCode::InternalException, "invalid otp. Cannot process enroll request")
             }
-        };
-        self.reply(&Reply::Error(error)).await
+        }
     }
 
     async fn write(&mut self, message: &[u8]) -> io::Result<()> {

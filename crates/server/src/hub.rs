@@ -3,7 +3,7 @@
 mod subscription;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use postern_proto::{AtSign, Millis, Notification, Operation, stats_line};
@@ -36,6 +36,8 @@ pub(crate) struct House {
     /// Told when connections may have lost their rights; each then looks at its own.
     pub(crate) rights: watch::Sender<()>,
     connections: AtomicUsize,
+    /// 0: never.
+    last_login: AtomicI64,
 }
 
 #[derive(Default)]
@@ -83,6 +85,15 @@ struct Ticket {
     step: usize,
     push: Option<Arc<Push>>,
     at: Millis,
+}
+
+/// Of a household, since the server started.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Figures {
+    /// Authenticated connections at this moment.
+    pub(crate) connections: usize,
+    /// When somebody proved to be its owner; `None`: nobody yet.
+    pub(crate) last_login: Option<Millis>,
 }
 
 /// A place among the connections of a household.
@@ -220,6 +231,7 @@ impl Default for House {
             large_lines: AtomicUsize::new(0),
             rights: watch::Sender::new(()),
             connections: AtomicUsize::new(0),
+            last_login: AtomicI64::new(0),
         }
     }
 }
@@ -256,6 +268,16 @@ impl House {
         inner.next_monitor += 1;
         inner.monitors.insert(number, Arc::clone(&subscription));
         Subscribed { house: Arc::clone(self), number, subscription }
+    }
+
+    /// Somebody has proved to be the owner.
+    pub(crate) fn logged_in(&self, now: Millis) {
+        self.last_login.store(now, Ordering::Relaxed);
+    }
+
+    pub(crate) fn figures(&self) -> Figures {
+        let last_login = Some(self.last_login.load(Ordering::Relaxed)).filter(|at| *at > 0);
+        Figures { connections: self.connections.load(Ordering::Relaxed), last_login }
     }
 
     fn wants_stats(&self) -> bool {

@@ -83,6 +83,18 @@ pub const NOTIFY_ALL_BYTES: usize = 16 * 1024 * 1024;
 /// Keys and values in one answer to `notify:list`. Source: what the reference puts into one page of `sync`.
 pub const NOTIFY_LIST_BYTES: usize = 5 * 1000 * 1000;
 
+/// Entries in one answer to `sync`. Source: the reference.
+pub const SYNC_ENTRIES: usize = 25;
+
+/// Bytes of one answer to `sync`, unless a single entry is longer. Source: the reference.
+pub const SYNC_BYTES: usize = 5 * 1000 * 1000;
+
+/// Entries of the commit log read from the store at once: about 10 kB.
+pub const LOG_PAGE: usize = 100;
+
+/// Longest block list: it is read whenever somebody else's request arrives.
+pub const BLOCKED: usize = 1000;
+
 /// Life of a one-time passcode. Source: the reference.
 pub const OTP_LIFE_MS: i64 = 5 * 60 * 1000;
 

@@ -43,6 +43,11 @@ impl Pattern {
         Ok(Self::Regex(Box::new(regex)))
     }
 
+    /// Whether it occurs in every text.
+    pub(crate) fn is_everything(&self) -> bool {
+        matches!(self, Self::Everything)
+    }
+
     /// Whether it occurs in `text`.
     pub(crate) fn is_in(&self, text: &str) -> bool {
         match self {

@@ -58,6 +58,9 @@ const CALLERS: [Caller; 9] = [
 /// fresh enrolment of Alice's in that state, with `ns:rw`.
 type Row = (&'static str, &'static str, [&'static str; 9]);
 
+/// What a batch answers for a command that has no place in one.
+const NOT_IN_BATCH: &str = r#"=[{"id":1,"response":{"error_code":"AT0003","error_message":"Invalid syntax : invalid command"}}]"#;
+
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
     //                                                             cram      legacy    full      writer    reader    other     bob       carol     stranger
@@ -107,6 +110,14 @@ const ROWS: &[Row] = &[
     ("notify:fetch", "notify:fetch:heard",                        ["ok",     "ok",     "ok",     "ok",     "ok",     "09",     "ok",     "ok",     "401"   ]),
     ("notify:remove", "notify:remove:heard",                      ["ok",     "ok",     "ok",     "ok",     "09",     "09",     "ok",     "ok",     "401"   ]),
     ("notify:remove", "notify:remove:no-such-id",                 ["ok",     "ok",     "ok",     "ok",     "ok",     "ok",     "ok",     "ok",     "401"   ]),
+    ("sync", "sync:from:-1:limit:25",                             ["ok",     "ok",     "ok",     "ok",     "ok",     "ok",     "ok",     "ok",     "401"   ]),
+    ("sync", "sync:from:999999:limit:25:own.ns",                  ["=[]",    "=[]",    "=[]",    "=[]",    "=[]",    "=[]",    "=[]",    "=[]",    "401"   ]),
+    ("batch", r#"batch:[{"id":1,"command":"update:own.ns@alice own"}]"#,["ok",  "ok",     "ok",     "ok",     "ok",     "ok",     "ok",     "ok",     "401"   ]),
+    ("batch", r#"batch:[{"id":1,"command":"otp:get"}]"#,          [NOT_IN_BATCH, NOT_IN_BATCH, NOT_IN_BATCH, NOT_IN_BATCH, NOT_IN_BATCH, NOT_IN_BATCH, NOT_IN_BATCH, NOT_IN_BATCH, "401"]),
+    ("stats", "stats:3",                                          ["ok",     "ok",     "ok",     "ok",     "ok",     "ok",     "ok",     "ok",     "401"   ]),
+    ("config", "config:block:show",                               ["=null",  "=null",  "=null",  "09",     "09",     "09",     "=null",  "=null",  "401"   ]),
+    ("config", "config:block:remove:@eve",                        ["ok",     "ok",     "ok",     "09",     "09",     "09",     "ok",     "ok",     "401"   ]),
+    ("config", "config:set:inbound_max_limit=5",                  ["ok",     "ok",     "ok",     "09",     "09",     "09",     "ok",     "ok",     "401"   ]),
     ("monitor", "monitor:strict",                                 ["silence","silence","silence","silence","silence","silence","silence","silence","401"   ]),
     ("otp", "otp:get",                                            ["ok",     "ok",     "ok",     "ok",     "ok",     "ok",     "ok",     "ok",     "401"   ]),
     ("otp", "otp:put:Secret1",                                    ["ok",     "ok",     "ok",     "09",     "09",     "09",     "ok",     "ok",     "401"   ]),

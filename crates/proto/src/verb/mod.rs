@@ -1,5 +1,7 @@
 //! One file per verb: parse and print side by side.
 
+mod batch;
+mod config;
 mod delete;
 mod delivery;
 mod enroll;
@@ -13,11 +15,15 @@ mod otp;
 mod proof;
 mod scan;
 mod small;
+mod stats;
+mod sync;
 mod update;
 
 #[cfg(test)]
 mod tests;
 
+pub use batch::{BatchCommand, BatchRequest, MAX_BATCH};
+pub use config::ConfigRequest;
 pub use delete::Delete;
 pub use delivery::Delivery;
 pub use enroll::{Enroll, EnrollOperation, EnrollParams};
@@ -31,4 +37,6 @@ pub use otp::Otp;
 pub use proof::{Cram, HashingAlgo, Pkam};
 pub use scan::Scan;
 pub use small::{Info, Noop};
+pub use stats::{Metric, Stats};
+pub use sync::Sync;
 pub use update::{Update, UpdateMeta};

@@ -28,6 +28,8 @@ impl Scan {
                     scan.show_hidden = params.take().is_some_and(|v| v.eq_ignore_ascii_case("true"));
                 } else if piece.eq_ignore_ascii_case("page") {
                     params.take();
+                } else if piece.eq_ignore_ascii_case("cl") {
+                    // Only what is synchronised: a newer client's wish, and what it gets is no less.
                 } else if piece.starts_with('@') {
                     scan.other = Some(AtSign::parse(piece).map_err(|_| ProtocolError::invalid_command())?);
                 } else {

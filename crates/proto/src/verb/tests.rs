@@ -57,6 +57,16 @@ const REAL_LINES: &[&str] = &[
     "notify:status:0c1e",
     "notify:fetch:0c1e",
     "notify:list",
+    "sync:from:-1:limit:25",
+    "sync:from:7:limit:10:skipDeletesUntil:5:.*sshnp",
+    "batch:[{\"id\":1,\"command\":\"update:k.ns@alice v\"}]",
+    "stats",
+    "stats:3",
+    "stats:1,3,15:ns",
+    "config:block:add:@bob @carol",
+    "config:block:remove:@bob",
+    "config:block:show",
+    "config:set:inbound_max_limit=5",
     "notify:list:2024-10-24:2024-10-25:sshnp",
     "notify:list:.ns",
     "monitor",
@@ -177,6 +187,35 @@ fn metadata_alone() {
 }
 
 #[test]
+fn figures_lists_and_pages() {
+    for (line, code) in [
+        ("stats:0", "AT0003"),
+        ("stats:16", "AT0003"),
+        ("stats:x", "AT0003"),
+        ("stats 3", "AT0003"),
+        ("sync:7", "AT0003"),
+        ("sync:from:-2", "AT0003"),
+        ("sync:from:1:limit:x", "AT0003"),
+        ("batch:{}", "AT0003"),
+        ("batch:[{\"id\":1}]", "AT0003"),
+        ("config:block:add:", "AT0003"),
+        ("config:block:add:bob", "AT0003"),
+        ("config:block:show:@bob", "AT0003"),
+        ("config:set:", "AT0003"),
+        ("config:reboot:x", "AT0003"),
+    ] {
+        let error = Request::parse(line.as_bytes()).unwrap_err();
+        assert_eq!(error.code.code(), code, "{line}");
+    }
+    let many: Vec<String> = (0..101).map(|id| format!("{{\"id\":{id},\"command\":\"\"}}")).collect();
+    let error = Request::parse(format!("batch:[{}]", many.join(",")).as_bytes()).unwrap_err();
+    assert_eq!(error.code, ErrorCode::IllegalArguments);
+    let Request::Stats(stats) = parse("stats:3,3:a:b") else { panic!() };
+    assert_eq!((stats.metrics.len(), stats.regex.as_deref()), (1, Some("a:b")));
+    assert_eq!(parse("scan:cl:showHidden:true"), parse("scan:showHidden:true"));
+}
+
+#[test]
 fn notify_forms() {
     let n = notify("notify:update:message_type:key:ttln:60000:isEncrypted:true:@Bob:Ping.Dev1.sshnp@alice:a:b");
     assert_eq!((n.operation, n.message_type, n.ttln), (Operation::Update, MessageType::Key, Some(60000)));
@@ -289,7 +328,7 @@ fn nonsense_is_refused_not_guessed() {
 
 proptest! {
     #[test]
-    fn arbitrary_lines_never_panic_and_print_is_stable(line in "(from|cram|pkam|lookup|plookup|llookup|update|delete|scan|notify|monitor|noop|info|enroll|otp|keys)[: ]?[ -~é🦄]{0,80}") {
+    fn arbitrary_lines_never_panic_and_print_is_stable(line in "(from|cram|pkam|lookup|plookup|llookup|update|update:meta|update:json|delete|scan|notify|notify:all|notify:list|sync:from|batch|stats|config|monitor|noop|info|enroll|otp|keys)[: ]?[ -~é🦄]{0,80}") {
         if let Ok(request) = Request::parse(line.as_bytes()) {
             let printed = request.to_string();
             let again = Request::parse(printed.as_bytes());

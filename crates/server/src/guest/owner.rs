@@ -5,9 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postern_proto::verb::{Monitor, Noop};
+use postern_proto::verb::{BatchRequest, Monitor, Noop};
 use postern_proto::{AtKey, AtSign, ErrorCode, Millis, NotificationId, ProtocolError, Reply, Request};
 use postern_store::{Batch, Committed, StoreError};
+use serde_json::{Value as Json, json};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Flow, Guest, Place, ring};
@@ -15,7 +16,7 @@ use crate::enrollments;
 use crate::hub::{Item, Push, Submitted, Subscribed};
 use crate::limits::{FREE_LINE_BYTES, PLAN_ATTEMPTS, REPLAY_OVERLAP_MS, REPLAY_PAGE};
 use crate::serve::now_ms;
-use crate::verbs::{self, Call, Plan, Planned, not_hosted};
+use crate::verbs::{self, Call, Plan, Planned, Refusal, not_hosted};
 use crate::wire;
 
 /// A connection that listens.
@@ -26,17 +27,78 @@ pub(super) struct Monitoring {
     replayed: HashSet<(AtSign, NotificationId)>,
 }
 
+/// How a request ended.
+enum Done {
+    /// Nothing was changed.
+    Answered(Reply),
+    /// Something was.
+    Changed(Reply),
+    /// The same, and the connection is to end.
+    LastWord(Reply),
+    Refused(Refusal),
+    /// The connection has lost its rights.
+    Dismissed(ProtocolError),
+}
+
+/// One response of a batch.
+fn response(reply: &Reply) -> Json {
+    match reply {
+        Reply::Data(text) => json!({"data": text}),
+        Reply::Error(error) => failure(error),
+        _ => json!({"data": null}),
+    }
+}
+
+fn failure(error: &ProtocolError) -> Json {
+    let message = format!("{} : {}", error.code.description(), error.message);
+    json!({"error_code": error.code.code(), "error_message": message})
+}
+
 impl Guest {
     /// Any verb that is read, plan, commit, reply.
     pub(super) async fn perform(&mut self, request: &Request) -> io::Result<Flow> {
+        match self.carry_out(request).await? {
+            Done::Answered(reply) => self.answer(reply).await,
+            Done::Changed(reply) => self.reply(&reply).await,
+            Done::LastWord(reply) => {
+                self.reply(&reply).await?;
+                Ok(Flow::Close)
+            }
+            Done::Refused(refusal) => self.refuse(refusal).await,
+            Done::Dismissed(error) => self.dismiss(error).await,
+        }
+    }
+
+    /// Commands one after the other, each a transaction of its own; what fails does not hold up the next.
+    pub(super) async fn on_batch(&mut self, batch: &BatchRequest) -> io::Result<Flow> {
+        if self.connection.authority().is_none() {
+            return self.reply(&Reply::Error(ProtocolError::needs_auth())).await;
+        }
+        let mut responses = Vec::with_capacity(batch.commands.len());
+        for command in &batch.commands {
+            let response = match Request::parse(command.line.as_bytes()) {
+                Ok(request) if verbs::may_be_in_a_batch(&request) => match self.carry_out(&request).await? {
+                    Done::Answered(reply) | Done::Changed(reply) | Done::LastWord(reply) => response(&reply),
+                    Done::Refused(refusal) => failure(&self.error_of(refusal)),
+                    Done::Dismissed(error) => return self.dismiss(error).await,
+                },
+                Ok(_) => failure(&ProtocolError::invalid_command()),
+                Err(error) => failure(&error),
+            };
+            responses.push(json!({"id": command.id, "response": response}));
+        }
+        self.reply(&Reply::json(&Json::Array(responses))).await
+    }
+
+    async fn carry_out(&mut self, request: &Request) -> io::Result<Done> {
         if let Err(error) = self.renew() {
-            return self.dismiss(error).await;
+            return Ok(Done::Dismissed(error));
         }
         let mut turn = None;
         for attempt in 0..PLAN_ATTEMPTS {
             let mut plan = match self.plan(request) {
                 Ok(plan) => plan,
-                Err(refusal) => return self.refuse(refusal).await,
+                Err(refusal) => return Ok(Done::Refused(refusal)),
             };
             if let (None, Request::Lookup(lookup)) = (self.connection.authority(), request) {
                 // A device that wants to be enrolled reads the public key first, and then does not say whose server
@@ -44,8 +106,7 @@ impl Guest {
                 self.asked_about = Some(lookup.owner.clone());
             }
             let Some(batch) = plan.take_batch() else {
-                let reply = plan.answer(&Committed::default());
-                return self.answer(reply).await;
+                return Ok(Done::Answered(plan.answer(&Committed::default())));
             };
             if turn.is_none() && self.must_wait(attempt) {
                 // What was planned may be old by then.
@@ -53,13 +114,13 @@ impl Guest {
                 continue;
             }
             match self.commit(batch, plan.ends_rights.take()).await? {
-                Ok(committed) => return self.done(plan, &committed).await,
+                Ok(committed) => return Ok(self.done(plan, &committed)),
                 // Somebody wrote the same record meanwhile: look again.
                 Err(StoreError::Conflict) => {}
-                Err(error) => return self.refuse(error.into()).await,
+                Err(error) => return Ok(Done::Refused(error.into())),
             }
         }
-        self.refuse(StoreError::Conflict.into()).await
+        Ok(Done::Refused(StoreError::Conflict.into()))
     }
 
     /// After a conflict, or while others sort out theirs.
@@ -86,6 +147,10 @@ impl Guest {
             now: now_ms(),
             random: postern_crypto::random(),
             uptime: self.shared.started.elapsed(),
+            house: match &self.seat {
+                Place::Settled { house, .. } => Some(house.0.figures()),
+                Place::Anonymous(_) | Place::Standing => None,
+            },
         };
         verbs::plan(&call, request)
     }
@@ -114,13 +179,13 @@ impl Guest {
         Ok(outcome.unwrap_or_else(|_| Err(StoreError::Io("the commit was abandoned".into()))))
     }
 
-    async fn done(&mut self, mut plan: Plan, committed: &Committed) -> io::Result<Flow> {
+    fn done(&mut self, mut plan: Plan, committed: &Committed) -> Done {
         if let Some(enrollment) = plan.adopt.take() {
             self.connection.adopt(enrollment);
         }
         let close = plan.close;
-        let flow = self.reply(&plan.answer(committed)).await?;
-        Ok(if close { Flow::Close } else { flow })
+        let reply = plan.answer(committed);
+        if close { Done::LastWord(reply) } else { Done::Changed(reply) }
     }
 
     /// Long answers to strangers have an account: they are read from memory that somebody else pays for.

@@ -82,6 +82,9 @@ impl Guest {
             self.reply(&Reply::Error(error)).await?;
             return Ok(Flow::Close);
         }
+        if let Place::Settled { house, .. } = &self.seat {
+            house.0.logged_in(now_ms());
+        }
         self.reply(&Reply::success()).await
     }
 

@@ -5,6 +5,7 @@ use postern_proto::verb::Info;
 use serde_json::json;
 
 use super::{Call, Plan, Planned};
+use crate::enrollments;
 
 pub(super) fn plan(call: &Call<'_>, info: Info) -> Planned {
     let version = env!("CARGO_PKG_VERSION");
@@ -15,5 +16,14 @@ pub(super) fn plan(call: &Call<'_>, info: Info) -> Planned {
     }
     let s = up.as_secs();
     let words = format!("{} days {} hours {} minutes {} seconds", s / 86_400, s / 3600 % 24, s / 60 % 60, s % 60);
-    Plan::reply(Reply::json(&json!({"version": version, "uptimeAsWords": words})))
+    let mut shown = json!({"version": version, "uptimeAsWords": words});
+    if let Some(me) = call.who
+        && let Some(id) = me.enrollment_id()
+        && let Some(kept) = enrollments::load(call.store, me.owner(), id, call.now)?
+    {
+        let mut enrollment = kept.shown();
+        enrollment["enrollmentId"] = id.as_str().into();
+        shown["apkam_metadata"] = enrollment;
+    }
+    Plan::reply(Reply::json(&shown))
 }

@@ -5,6 +5,7 @@
 
 mod blocks;
 mod cache;
+mod config;
 mod delete;
 mod enroll;
 mod info;
@@ -15,6 +16,8 @@ mod notifications;
 mod notify;
 mod otp;
 mod scan;
+mod stats;
+mod sync;
 mod update;
 
 use std::time::Duration;
@@ -24,6 +27,7 @@ use postern_proto::{AtKey, AtSign, ErrorCode, Millis, ProtocolError, Record, Rep
 use postern_store::{Assert, Batch, Committed, Store, StoreError};
 
 use crate::accounts::Accounts;
+use crate::hub::Figures;
 
 pub(crate) use monitor::subscription;
 
@@ -41,6 +45,8 @@ pub(crate) struct Call<'a> {
     pub(crate) random: [u8; 32],
     /// How long the server runs.
     pub(crate) uptime: Duration,
+    /// What is known of the household in memory.
+    pub(crate) house: Option<Figures>,
 }
 
 /// What is to happen, all or nothing.
@@ -102,6 +108,9 @@ pub(crate) fn plan(call: &Call<'_>, request: &Request) -> Planned {
         Request::NotifyList(list) => notifications::list(call, list),
         Request::NotifyFetch(fetch) => notifications::fetch(call, fetch),
         Request::NotifyRemove(remove) => notifications::remove(call, remove),
+        Request::Sync(sync) => sync::plan(call, sync),
+        Request::Stats(stats) => stats::plan(call, stats),
+        Request::Config(config) => config::plan(call, config),
         Request::Info(info) => info::plan(call, *info),
         Request::Enroll(enroll) => enroll::plan(call, enroll),
         Request::Otp(otp) => otp::plan(call, otp),
@@ -109,6 +118,19 @@ pub(crate) fn plan(call: &Call<'_>, request: &Request) -> Planned {
         // The connection answers these itself, and newer verbs are not ours yet.
         _ => Err(ProtocolError::invalid_command().into()),
     }
+}
+
+/// Batches are for writing: what reads could make one answer of a hundred long ones.
+pub(crate) fn may_be_in_a_batch(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Update(_)
+            | Request::UpdateMeta(_)
+            | Request::Delete(_)
+            | Request::Notify(_)
+            | Request::NotifyAll(_)
+            | Request::NotifyRemove(_)
+    )
 }
 
 impl Call<'_> {
