@@ -160,7 +160,7 @@ fn copies_are_read_while_they_count() {
     done(&mut bob, "update:public:open.ns@bob two");
     alice.ask("plookup:open.ns@bob", "data:two\n@alice@");
     // Copies cannot be forged, but they can be thrown away.
-    refused(&mut alice, "update:cached:public:open.ns@bob x", "AT0016", "cached");
+    refused(&mut alice, "update:cached:public:open.ns@bob x", "AT0016", "sharedBy");
     done(&mut alice, "delete:cached:public:open.ns@bob");
     refused(&mut alice, "llookup:cached:public:open.ns@bob", "AT0015", "does not exist");
 }
