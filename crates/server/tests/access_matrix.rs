@@ -59,7 +59,8 @@ const CALLERS: [Caller; 9] = [
 type Row = (&'static str, &'static str, [&'static str; 9]);
 
 /// What a batch answers for a command that has no place in one.
-const NOT_IN_BATCH: &str = r#"=[{"id":1,"response":{"error_code":"AT0003","error_message":"Invalid syntax : invalid command"}}]"#;
+const NOT_IN_BATCH: &str =
+    r#"=[{"id":1,"response":{"error_code":"AT0003","error_message":"Invalid syntax : invalid command"}}]"#;
 
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
