@@ -65,6 +65,18 @@ impl Tasks {
     }
 }
 
+/// Runs computing that takes long beside the tasks that serve sockets.
+///
+/// # Panics
+/// When `work` does.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // Nobody aborts it: it panicked, and so does whoever waits for it.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
 /// A task of this crate that lives as long as the process and needs no owner.
 pub(crate) fn spawn_for_life(future: impl Future<Output = ()> + Send + 'static) {
     drop(tokio::spawn(future));

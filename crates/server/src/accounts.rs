@@ -80,6 +80,12 @@ impl Accounts {
         Some(ServerAddress { host: self.host.clone(), port: account.port.unwrap_or(self.common_port) })
     }
 
+    /// Whether this server itself listens there.
+    pub(crate) fn is_ours(&self, address: &ServerAddress) -> bool {
+        let ours = |port: u16| port == self.common_port || self.all().values().any(|a| a.port == Some(port));
+        address.host.eq_ignore_ascii_case(&self.host) && ours(address.port)
+    }
+
     /// The only household, if there is just one.
     pub(crate) fn only(&self) -> Option<AtSign> {
         let all = self.all();

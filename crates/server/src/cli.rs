@@ -90,6 +90,12 @@ enum Command {
         /// Address and port to listen on, in place of the settings'; port 0 lets the system choose
         #[arg(long, value_name = "ADDR:PORT")]
         listen: Option<SocketAddr>,
+        /// Directory that knows atSigns of other operators, in place of the settings'; may be repeated
+        #[arg(long, value_name = "HOST[:PORT]")]
+        directory: Vec<String>,
+        /// Authorities of other operators' certificates, PEM, besides the system's and the settings'; may be repeated
+        #[arg(long, value_name = "FILE")]
+        peer_ca: Vec<PathBuf>,
         /// Say more; twice: say everything
         #[arg(short, long, action = clap::ArgAction::Count)]
         verbose: u8,
@@ -166,17 +172,20 @@ fn perform(command: Command) -> Result<(), Failure> {
             }
         }
         Command::List { dir, json } => list(&Home::open(&dir)?, json),
-        Command::Run { dir, listen, verbose } => {
+        Command::Run { dir, listen, directory, peer_ca, verbose } => {
             postern_observe::init(match verbose {
                 0 => Verbosity::Quiet,
                 1 => Verbosity::Info,
                 _ => Verbosity::Debug,
             });
-            run(&Home::open(&dir)?, listen)
+            let whole = |file: &PathBuf| std::path::absolute(file);
+            let peer_ca = peer_ca.iter().map(whole).collect::<io::Result<_>>()?;
+            run(&Home::open(&dir)?.with_directories(directory, peer_ca), listen)
         }
         Command::Validate { dir } => {
             let home = Home::open(&dir)?;
             home.tls()?;
+            home.peers()?;
             let accounts = home.store()?.accounts()?.len();
             say(&format!("{}: settings, certificate and store are good; {accounts} atSigns", dir.display()));
             Ok(())
@@ -231,6 +240,7 @@ fn run(home: &Home, listen: Option<SocketAddr>) -> Result<(), Failure> {
         tls: home.tls()?,
         store: home.store()?,
         limits: Limits::default(),
+        peers: home.peers()?,
     };
     let wanted = config.listen;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

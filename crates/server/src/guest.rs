@@ -2,6 +2,7 @@
 
 mod owner;
 mod stranger;
+mod visitor;
 
 use std::cell::RefCell;
 use std::future::{pending, poll_fn};
@@ -23,10 +24,11 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use crate::abroad::Counted;
 use crate::hub::HouseSeat;
 use crate::limits::{
     ANONYMOUS_LINE_BYTES, DIRECTORY_IDLE, FAREWELL, FAREWELL_BYTES, FREE_LINE_BYTES, LARGE_LINES_BYTES, READ_BYTES,
-    TLS_HANDSHAKE,
+    TLS_HANDSHAKE, VISITOR_IDLE,
 };
 use crate::serve::{Shared, now_ms};
 use crate::verbs::Refusal;
@@ -48,6 +50,8 @@ pub(crate) struct Guest {
     asked_about: Option<AtSign>,
     seat: Place,
     monitor: Option<Box<Monitoring>>,
+    /// Its place among the connections of its atSign, when it is another operator's server.
+    visit: Option<Counted<AtSign>>,
     /// When an anonymous connection is closed.
     idle: Option<Pin<Box<Sleep>>>,
     /// What the household's account of long lines holds for this connection.
@@ -138,6 +142,7 @@ impl Guest {
             asked_about: None,
             seat: Place::Anonymous(seat),
             monitor: None,
+            visit: None,
             idle: None,
             charged: 0,
         }
@@ -210,11 +215,15 @@ impl Guest {
             Request::Exit => Ok(Flow::Close),
             Request::From(from) => self.on_from(from).await,
             Request::Cram(_) | Request::Pkam(_) => self.on_proof(request).await,
+            Request::Pol => self.on_pol().await,
             Request::Monitor(monitor) => self.on_monitor(monitor).await,
             Request::Noop(noop) => self.on_noop(*noop).await,
             Request::Batch(batch) => self.on_batch(batch).await,
             Request::Enroll(_) if self.connection.authority().is_none() => self.on_enroll(request).await,
-            _ => self.perform(request).await,
+            _ => match self.errand(request) {
+                Some(errand) => self.on_errand(errand).await,
+                None => self.perform(request).await,
+            },
         }
     }
 
@@ -260,6 +269,7 @@ impl Guest {
     /// Only anonymous connections are closed for being idle; the kernel notices dead ones. Some enrolments end.
     fn restart_idle(&mut self) {
         let limit = match self.connection.authority().map(Authority::expires_at) {
+            None if self.connection.peer().is_some() => VISITOR_IDLE,
             None if self.talk == Talk::Directory => DIRECTORY_IDLE,
             None => self.shared.limits.anonymous_idle,
             Some(Some(end)) => Duration::from_millis(end.saturating_sub(now_ms()).clamp(1, FARTHEST_MS).unsigned_abs()),

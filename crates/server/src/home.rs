@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use postern_crypto::hex_lower;
-use postern_net::tls::{PrivateCa, ServerTls, TlsError};
+use postern_net::tls::{PrivateCa, ServerTls, TlsError, Trust};
 use postern_proto::{AtKey, AtSign, Metadata, Record, Request, ServerAddress};
 use postern_store::{Account, Batch, LogAs, Op, Store, StoreError};
 use postern_store_sqlite::SqliteStore;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::abroad::{CertificateCheck, Peers};
 use crate::serve::now_ms;
 
 /// The settings file.
@@ -60,6 +61,24 @@ pub struct Settings {
     /// The first of those ports.
     #[serde(default = "default_first_port")]
     pub first_port: u16,
+    /// Directories (`host` or `host:port`) that know atSigns of other operators, asked in this order. None: this server
+    /// speaks to no other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub directories: Vec<String>,
+    /// Certificates of authorities that other operators' servers may have besides the system's, PEM; relative to the
+    /// directory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peer_ca: Vec<PathBuf>,
+    /// What other operators' servers have to show when they call: `required`, `if-shown` or `ignored`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer_certificates: CertificateCheck,
+    /// Dial private addresses that a directory on the public Internet names.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub private_peers: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn default_listen() -> SocketAddr {
@@ -160,6 +179,10 @@ impl Home {
             tls_key,
             port_per_atsign: false,
             first_port: default_first_port(),
+            directories: Vec::new(),
+            peer_ca: Vec::new(),
+            peer_certificates: CertificateCheck::default(),
+            private_peers: false,
         };
         let home = Self { dir: dir.to_owned(), settings };
         home.store()?; // so that the file exists before anybody else looks
@@ -198,6 +221,38 @@ impl Home {
     pub fn tls(&self) -> Result<ServerTls, HomeError> {
         let Settings { tls_cert, tls_key, .. } = &self.settings;
         ServerTls::from_pem_files(&self.dir.join(tls_cert), &self.dir.join(tls_key)).map_err(HomeError::Tls)
+    }
+
+    /// How to meet servers of other operators; `None` when the settings name no directory.
+    ///
+    /// # Errors
+    /// A directory is no `host:port`; a certificate cannot be read.
+    pub fn peers(&self) -> Result<Option<Peers>, HomeError> {
+        let Settings { directories, peer_ca, peer_certificates, private_peers, tls_cert, tls_key, .. } = &self.settings;
+        if directories.is_empty() {
+            return Ok(None);
+        }
+        let no_directory = |text: &str| {
+            HomeError::Settings(self.dir.join(SETTINGS), format!("{text:?} in directories is no host or host:port"))
+        };
+        let address = |text: &String| directory_address(text).ok_or_else(|| no_directory(text));
+        let directories = directories.iter().map(address).collect::<Result<_, _>>()?;
+        let files: Vec<PathBuf> = peer_ca.iter().map(|file| self.dir.join(file)).collect();
+        let files: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+        let trust =
+            Trust::for_server(&files, &self.dir.join(tls_cert), &self.dir.join(tls_key)).map_err(HomeError::Tls)?;
+        let certificates = *peer_certificates;
+        Ok(Some(Peers { directories, trust, certificates, private_addresses: *private_peers }))
+    }
+
+    /// The same home with other directories, and with more authorities.
+    #[must_use]
+    pub fn with_directories(mut self, directories: Vec<String>, peer_ca: Vec<PathBuf>) -> Self {
+        if !directories.is_empty() {
+            self.settings.directories = directories;
+        }
+        self.settings.peer_ca.extend(peer_ca);
+        self
     }
 
     /// Opens the store; several processes may.
@@ -268,6 +323,22 @@ impl Settings {
         let quote = |text: &dyn fmt::Display| toml::Value::String(text.to_string()).to_string();
         let port = self.listen.port();
         let Self { host, listen, tls_cert, tls_key, port_per_atsign, first_port, .. } = self;
+        let list = |texts: Vec<String>| toml::Value::from(texts).to_string();
+        let files = self.peer_ca.iter().map(|file| file.display().to_string()).collect();
+        let unless_default = |line: String, is_default: bool| if is_default { format!("# {line}") } else { line };
+        let directories = match self.directories.as_slice() {
+            [] => "# directories = [\"root.atsign.org:64\"]".to_owned(),
+            some => format!("directories = {}", list(some.to_vec())),
+        };
+        let peer_ca = unless_default(format!("peer-ca = {}", list(files)), self.peer_ca.is_empty());
+        let check = match self.peer_certificates {
+            CertificateCheck::Required => "required",
+            CertificateCheck::IfShown => "if-shown",
+            CertificateCheck::Ignored => "ignored",
+        };
+        let certificates =
+            unless_default(format!("peer-certificates = {check:?}"), is_default(&self.peer_certificates));
+        let private = unless_default(format!("private-peers = {}", self.private_peers), !self.private_peers);
         format!(
             "# The name that the directory gives out; the certificate must be valid for it.\n\
              host = {}\n\n\
@@ -281,7 +352,15 @@ impl Settings {
              # Give each atSign added from now on a port of its own, counted from first-port.\n\
              # Only programs that ask without saying whom (an unauthenticated `scan`) need it.\n\
              port-per-atsign = {port_per_atsign}\n\
-             first-port = {first_port}\n",
+             first-port = {first_port}\n\n\
+             # Directories that know atSigns of other operators, asked in this order. None: no other is spoken to.\n\
+             {directories}\n\n\
+             # Authorities of other operators' certificates, besides the system's.\n\
+             {peer_ca}\n\n\
+             # What other operators' servers show when they call: required, if-shown or ignored.\n\
+             {certificates}\n\n\
+             # Dial private addresses that a directory on the public Internet names.\n\
+             {private}\n",
             quote(host),
             quote(listen),
             quote(&tls_cert.display()),
@@ -310,6 +389,13 @@ fn make_ca(dir: &Path, host: &str) -> Result<(), HomeError> {
         write_new(&path, text.as_bytes(), mode).map_err(|error| HomeError::File(path, error))?;
     }
     Ok(())
+}
+
+/// `host:port`, or `host` with the directories' usual port.
+fn directory_address(text: &str) -> Option<ServerAddress> {
+    const USUAL_PORT: u16 = 64;
+    let address = text.parse().or_else(|()| format!("{text}:{USUAL_PORT}").parse());
+    address.ok().filter(|address: &ServerAddress| address.port != 0)
 }
 
 /// Writes a file that must not exist yet: whole and on the disk, or not at all.
@@ -399,7 +485,32 @@ mod tests {
     #[test]
     fn unknown_settings_are_refused() {
         assert!(toml::from_str::<Settings>("host = \"h\"\nlissten = \"[::]:64\"\n").is_err());
+        let wrong = "host = \"h\"\npeer-certificates = \"perhaps\"\n";
+        assert!(toml::from_str::<Settings>(wrong).is_err());
         let least: Settings = toml::from_str("host = \"h\"\n").unwrap();
         assert_eq!(toml::from_str::<Settings>(&least.print()).unwrap(), least);
+        let most = Settings {
+            directories: vec!["root.example".into()],
+            peer_ca: vec!["peers.pem".into()],
+            peer_certificates: CertificateCheck::IfShown,
+            private_peers: true,
+            ..least
+        };
+        assert!(most.print().contains("peer-certificates = \"if-shown\""));
+        assert_eq!(toml::from_str::<Settings>(&most.print()).unwrap(), most);
+    }
+
+    #[test]
+    fn directories_have_a_usual_port_and_wrong_ones_are_told() {
+        for (text, want) in [
+            ("root.example", Some("root.example:64")),
+            ("root.example:6464", Some("root.example:6464")),
+            ("[::1]:64", Some("[::1]:64")),
+            ("root.example:0", None),
+            ("a b", None),
+            ("", None),
+        ] {
+            assert_eq!(directory_address(text).map(|a| a.to_string()).as_deref(), want, "{text:?}");
+        }
     }
 }

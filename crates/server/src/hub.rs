@@ -157,8 +157,12 @@ impl Hub {
 
     /// A place for one more authenticated connection.
     pub(crate) fn sit(&self, at_sign: &AtSign, limit: u32) -> Option<HouseSeat> {
-        let house = self.house(at_sign);
-        let seat = HouseSeat(house);
+        Self::sit_in(&self.house(at_sign), limit)
+    }
+
+    /// The same in a house that is none of an owner's.
+    pub(crate) fn sit_in(house: &Arc<House>, limit: u32) -> Option<HouseSeat> {
+        let seat = HouseSeat(Arc::clone(house));
         let before = seat.0.connections.fetch_add(1, Ordering::Relaxed);
         (before < usize::try_from(limit).unwrap_or(usize::MAX)).then_some(seat)
     }

@@ -3,6 +3,7 @@
 //! A line goes one way: bytes → `proto` reads it → `dialogue` knows who speaks → a verb plans →
 //! the store commits → the reply is printed. Pushes come from the same commits.
 
+mod abroad;
 mod accounts;
 mod cli;
 mod enrollments;
@@ -17,6 +18,7 @@ mod serve;
 mod verbs;
 mod wire;
 
+pub use abroad::{CertificateCheck, Peers};
 pub use cli::{command, main};
 pub use home::{AddError, Home, HomeError, Settings, Wanted};
 pub use limits::Limits;

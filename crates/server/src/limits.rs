@@ -155,6 +155,106 @@ pub const MISS_ADDRESSES: usize = 16_384;
 /// A write that meets another write of the same record is planned again this often.
 pub const PLAN_ATTEMPTS: u32 = 16;
 
+/// From the name to the end of the TLS handshake with a server of another operator.
+pub const PEER_CONNECT: Duration = Duration::from_secs(5);
+
+/// One step of the handshake with it. Source: the reference.
+pub const PEER_STEP: Duration = Duration::from_secs(3);
+
+/// From `pol` to its answer: the other side finds us, connects and asks three times. The reference waits three seconds,
+/// and then for nothing; on links over a satellite that is short.
+pub const PEER_VERIFIES: Duration = Duration::from_secs(10);
+
+/// The answer to a lookup. Source: the reference.
+pub const PEER_LOOKUP: Duration = Duration::from_secs(5);
+
+/// The answer to a delivered notification. Source: the reference.
+pub const PEER_NOTIFY: Duration = Duration::from_secs(10);
+
+/// Longest answer of a server before it has accepted us: a public key with its metadata has 1 KiB.
+pub const PEER_SMALL_ANSWER_BYTES: usize = 16 * 1024;
+
+/// Life of the signature that another server reads to believe us. Source: the reference.
+pub const POL_COOKIE_LIFE_MS: i64 = 60_000;
+
+/// A directory's answer, connecting included.
+pub const DIRECTORY_ANSWER: Duration = Duration::from_secs(5);
+
+/// Directory entries remembered, of about 200 bytes each.
+pub const DIRECTORY_ENTRIES: usize = 10_000;
+
+/// A server that moves is found after this time at the latest, and at once when the old one is gone. Clients of the
+/// reference remember for an hour.
+pub const DIRECTORY_ENTRY_LIFE: Duration = Duration::from_secs(600);
+
+/// A name that was just registered is found after this time; a flood of made-up names asks the directory no more often.
+pub const DIRECTORY_MISS_LIFE: Duration = Duration::from_secs(30);
+
+/// Questions to directories at the same time.
+pub const DIRECTORY_QUESTIONS: usize = 16;
+
+/// Connections to servers of others. Source: the reference.
+pub const OUTBOUND_CONNECTIONS: usize = 200;
+
+/// One that was not used for this long is closed. Source: the reference.
+pub const OUTBOUND_IDLE: Duration = Duration::from_secs(600);
+
+/// How often that is looked at.
+pub const OUTBOUND_TIDIED_EVERY: Duration = Duration::from_secs(60);
+
+/// Questions to other servers that one household may have under way: a device asks one at a time.
+pub const PEER_ASKS: u32 = 32;
+
+/// Claims of other servers being checked at this moment, in all. Each holds one connection of ours for a few round
+/// trips.
+pub const VERIFYING: usize = 64;
+
+/// The same of one address: a host of many atServers.
+pub const VERIFYING_PER_ADDRESS: u32 = 8;
+
+/// The same of one claimed atSign: a server opens one or two connections to us for each of our owners.
+pub const VERIFYING_PER_ATSIGN: u32 = 8;
+
+/// Connections of other servers that have proved whom they speak for.
+pub const VISITORS: u32 = 2_000;
+
+/// The same of one atSign.
+pub const VISITORS_OF_ONE: u32 = 64;
+
+/// A proved connection of another server that is silent for this long is closed; the reference closes its own after ten
+/// minutes.
+pub const VISITOR_IDLE: Duration = Duration::from_secs(1800);
+
+/// Senders and recipients with notifications on their way, in memory: about 300 bytes each. More wait in the store.
+pub const DELIVERY_LANES: usize = 10_000;
+
+/// Deliveries at the same time. Source: the reference.
+pub const DELIVERIES_UNDER_WAY: usize = 50;
+
+/// The same of one sender, so that one whose recipients are slow leaves room for others.
+pub const DELIVERIES_OF_ONE: usize = 25;
+
+/// Notifications that a lane delivers before others have their turn.
+pub const LANE_TURN: u32 = 64;
+
+/// A recipient that is not reached is left alone for this long at first. Source: the reference.
+pub const QUARANTINE: Duration = Duration::from_secs(10);
+
+/// The same after some failures: who comes back after a long outage hears us a minute later.
+pub const QUARANTINE_MAX: Duration = Duration::from_secs(60);
+
+/// Failures in a row after which a notification is given up. Source: the reference.
+pub const DELIVERY_TRIES: u32 = 30;
+
+/// The queue in the store is looked at this often, in case something was not noticed.
+pub const LOOK_AT_STORE_EVERY: Duration = Duration::from_secs(30);
+
+/// A copy of a public record of another server counts this long when its owner says nothing. Source: the reference.
+pub const PUBLIC_COPY_LIFE_MS: i64 = 24 * 3600 * 1000;
+
+/// A copy that is the same is not written again within this time: every claim looks at a public key.
+pub const SAME_COPY_MS: i64 = 60_000;
+
 /// Batches handed to the store and not answered yet. The stores queue a thousand and run queued ones in order.
 pub const COMMITS_UNDER_WAY: usize = 512;
 
@@ -175,6 +275,8 @@ pub struct Limits {
     pub household_connections: u32,
     /// See [`STATS_EVERY`].
     pub stats_every: Duration,
+    /// See [`QUARANTINE`].
+    pub quarantine: Duration,
 }
 
 impl Default for Limits {
@@ -184,6 +286,7 @@ impl Default for Limits {
             anonymous_idle: ANONYMOUS_IDLE,
             household_connections: HOUSEHOLD_CONNECTIONS,
             stats_every: STATS_EVERY,
+            quarantine: QUARANTINE,
         }
     }
 }

@@ -18,6 +18,13 @@ pub(crate) struct Misses {
 const EACH: Duration = Duration::from_secs(1);
 
 impl Misses {
+    /// How long an address has to wait for what it has asked already.
+    pub(crate) fn delay(&self, from: IpAddr, now: Instant) -> Duration {
+        let map = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = map.get(&from.to_canonical()).copied().unwrap_or(now);
+        at.saturating_duration_since(now + EACH * MISSES_BURST)
+    }
+
     /// Counts a miss; gives how long the answer has to wait.
     pub(crate) fn count(&self, from: IpAddr, now: Instant) -> Duration {
         let mut map = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);

@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::abroad::{self, Abroad, Peers};
 use crate::accounts::Accounts;
 use crate::guesses::Guesses;
 use crate::guest;
@@ -39,6 +40,8 @@ pub struct Config {
     pub store: Arc<dyn Store>,
     /// Bounds that differ from the defaults.
     pub limits: Limits,
+    /// How to meet servers of other operators; `None`: not at all.
+    pub peers: Option<Peers>,
 }
 
 /// A server that runs until it is stopped or dropped.
@@ -50,7 +53,9 @@ pub struct RunningServer {
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) accounts: Accounts,
+    pub(crate) accounts: Arc<Accounts>,
+    /// Servers of other operators, if we meet any.
+    pub(crate) abroad: Option<Abroad>,
     pub(crate) hub: Hub,
     pub(crate) tls: ServerTls,
     pub(crate) seats: Seats,
@@ -86,9 +91,14 @@ impl Server {
         let address = listener.local_addr()?;
         let port = config.advertised_port.unwrap_or(address.port());
         let accounts = Accounts::load(Arc::clone(&config.store), config.host, port).map_err(io::Error::other)?;
+        let accounts = Arc::new(accounts);
+        let quarantine = config.limits.quarantine;
+        let abroad =
+            config.peers.map(|peers| Abroad::new(peers, Arc::clone(&config.store), Arc::clone(&accounts), quarantine));
         let shared = Arc::new(Shared {
             store: config.store,
             accounts,
+            abroad,
             hub: Hub::default(),
             tls: config.tls,
             seats: Seats::new(config.limits.seats),
@@ -106,6 +116,8 @@ impl Server {
         tasks.spawn(until_stopped(tasks.token().clone(), keep_accounts(Arc::clone(&shared), address.ip())));
         tasks.spawn(until_stopped(tasks.token().clone(), keep_statistics(Arc::clone(&shared))));
         tasks.spawn(until_stopped(tasks.token().clone(), keep_swept(Arc::clone(&shared))));
+        tasks.spawn(until_stopped(tasks.token().clone(), abroad::keep_delivering(Arc::clone(&shared))));
+        tasks.spawn(until_stopped(tasks.token().clone(), abroad::keep_tidy(Arc::clone(&shared))));
         Ok(RunningServer { address, tasks })
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Flow, Guest, Place, ring};
+use crate::abroad::left_waiting;
 use crate::enrollments;
 use crate::hub::{Item, Push, Submitted, Subscribed};
 use crate::limits::{FREE_LINE_BYTES, PLAN_ATTEMPTS, REPLAY_OVERLAP_MS, REPLAY_PAGE};
@@ -143,6 +144,8 @@ impl Guest {
             store: self.shared.store.as_ref(),
             accounts: &self.shared.accounts,
             who: self.connection.authority(),
+            peer: self.connection.peer(),
+            abroad: self.shared.abroad.is_some(),
             household,
             now: now_ms(),
             random: postern_crypto::random(),
@@ -158,13 +161,16 @@ impl Guest {
     /// Whose server a stranger means: the atSign it claimed to be, the one whose port this is, or the one it asked
     /// about before.
     pub(super) fn household(&self) -> Option<&AtSign> {
-        self.connection.claimed().or(self.port_of.as_ref()).or(self.asked_about.as_ref())
+        // Servers of others claim names that do not live here.
+        let claimed = self.connection.claimed().filter(|claimed| self.shared.accounts.hosts(claimed));
+        claimed.or(self.port_of.as_ref()).or(self.asked_about.as_ref())
     }
 
     /// Commits, and delivers what was committed even when this connection ends meanwhile.
     /// Pushes go out while the disk is busy.
     async fn commit(&mut self, batch: Batch, ends_rights: Option<AtSign>) -> io::Result<Result<Committed, StoreError>> {
         let shared = Arc::clone(&self.shared);
+        let waiting = if self.shared.abroad.is_some() { left_waiting(&batch) } else { Vec::new() };
         let work = self.shared.tasks.spawn(async move {
             let _place = shared.commits.acquire().await; // never closed
             let Submitted { pending, tickets } = shared.hub.submit(shared.store.as_ref(), batch);
@@ -172,6 +178,9 @@ impl Guest {
             tickets.settle(&shared.hub, outcome.as_ref().ok());
             if let Some(household) = ends_rights.filter(|_| outcome.is_ok()) {
                 shared.hub.house(&household).rights.send_replace(());
+            }
+            if let (Ok(_), Some(abroad)) = (&outcome, &shared.abroad) {
+                abroad.wake(waiting);
             }
             outcome
         });
@@ -289,7 +298,7 @@ impl Guest {
     }
 
     /// Awaits `work` without leaving pushes lying about.
-    async fn while_pushing<F: Future + Unpin>(&mut self, mut work: F) -> io::Result<F::Output> {
+    pub(super) async fn while_pushing<F: Future + Unpin>(&mut self, mut work: F) -> io::Result<F::Output> {
         loop {
             tokio::select! {
                 biased; // the reply is older than the pushes
@@ -300,7 +309,7 @@ impl Guest {
     }
 
     /// Rights may have changed since the proof.
-    fn renew(&mut self) -> Result<(), ProtocolError> {
+    pub(super) fn renew(&mut self) -> Result<(), ProtocolError> {
         let Some(who) = self.connection.authority() else { return Ok(()) };
         if !self.shared.accounts.hosts(who.owner()) {
             return Err(not_hosted(who.owner()));
@@ -333,7 +342,7 @@ impl Guest {
     }
 
     /// The last word to a connection that has lost its rights.
-    async fn dismiss(&mut self, error: ProtocolError) -> io::Result<Flow> {
+    pub(super) async fn dismiss(&mut self, error: ProtocolError) -> io::Result<Flow> {
         self.monitor = None;
         self.reply(&Reply::Error(error)).await?;
         Ok(Flow::Close)

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{Flow, Guest, Place, Talk, asked_to_leave};
 use crate::enrollments;
+use crate::hub::HouseSeat;
 use crate::limits::{ANONYMOUS_LINE_BYTES, DIRECTORY_LINE_BYTES, OWNER_LINE_BYTES};
 use crate::serve::now_ms;
 use crate::verbs::{Refusal, not_hosted};
@@ -45,16 +46,24 @@ impl Guest {
     /// A claim to be somebody, answered with a challenge.
     pub(super) async fn on_from(&mut self, from: &From) -> io::Result<Flow> {
         // After a question to the directory the lines were short.
-        self.reader.set_limit(if self.connection.authority().is_some() {
+        self.reader.set_limit(if self.connection.authority().is_some() || self.connection.peer().is_some() {
             OWNER_LINE_BYTES
         } else {
             ANONYMOUS_LINE_BYTES
         });
+        if self.is_of_elsewhere(&from.at_sign) {
+            return self.on_peer_from(from).await;
+        }
         let reply = match self.check_claim(&from.at_sign) {
             Ok(()) => self.connection.on_from(from, postern_crypto::random(), Instant::now()),
             Err(error) => Reply::Error(error),
         };
         self.reply(&reply).await
+    }
+
+    /// Whether this claim is one of another operator's server.
+    fn is_of_elsewhere(&self, at_sign: &AtSign) -> bool {
+        self.shared.abroad.is_some() && !self.connection.is_monitoring() && !self.shared.accounts.hosts(at_sign)
     }
 
     fn check_claim(&self, at_sign: &AtSign) -> Result<(), ProtocolError> {
@@ -143,7 +152,11 @@ impl Guest {
     /// Takes a place among those who have proved who they are. False: there is none.
     fn settle(&mut self, owner: &AtSign) -> bool {
         let limit = self.shared.limits.household_connections;
-        let Some(house) = self.shared.hub.sit(owner, limit) else { return false };
+        self.shared.hub.sit(owner, limit).is_some_and(|house| self.sit_down(house))
+    }
+
+    /// The same with a place in a house that was found. False: the server is full.
+    pub(super) fn sit_down(&mut self, house: HouseSeat) -> bool {
         let seat = match std::mem::replace(&mut self.seat, Place::Standing) {
             Place::Anonymous(seat) => seat.settle(),
             Place::Settled { _seat, house, .. } => {
@@ -160,6 +173,6 @@ impl Guest {
 }
 
 /// Whoever listens stays who it is: pushes must never reach a connection that lost its rights.
-fn on_monitor() -> ProtocolError {
+pub(super) fn on_monitor() -> ProtocolError {
     ProtocolError::new(ErrorCode::InternalException, "a monitoring connection cannot authenticate again")
 }

@@ -55,6 +55,10 @@ pub(super) fn follow(call: &Call<'_>, batch: Batch, n: &Notification) -> Result<
         // A text, or a name that is no key: there is nothing to have a copy of.
         _ => return Ok(batch),
     };
+    // What everything for the sender is encrypted to is read, never taken from a push: a change has to be noticed.
+    if is_public_key(&key) {
+        return Ok(batch);
+    }
     let (me, copy) = (&n.to, key.cached());
     let stored = call.store.get(me, &copy)?;
     match n.operation {

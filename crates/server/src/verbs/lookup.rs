@@ -91,7 +91,7 @@ pub(super) fn llookup(call: &Call<'_>, lookup: &Llookup) -> Planned {
     Plan::reply(print(&lookup.key, Some(record.value.clone()), &record, lookup.detail))
 }
 
-fn read(call: &Call<'_>, reader: Reader<'_>, household: &AtSign, key: &AtKey, detail: Detail) -> Planned {
+pub(super) fn read(call: &Call<'_>, reader: Reader<'_>, household: &AtSign, key: &AtKey, detail: Detail) -> Planned {
     match visible(call, household, key)? {
         Some(record) => Plan::reply(show(call, reader, key, record, detail)?),
         None => Plan::reply(Reply::Null),
@@ -106,7 +106,7 @@ fn visible(call: &Call<'_>, household: &AtSign, key: &AtKey) -> Result<Option<Re
 
 /// Who reads: a reference leads nowhere that this reader could not go.
 #[derive(Clone, Copy)]
-enum Reader<'a> {
+pub(super) enum Reader<'a> {
     Anyone,
     Owner(&'a Authority),
 }
@@ -144,7 +144,8 @@ fn referred(call: &Call<'_>, reader: Reader<'_>, name: &str) -> Result<Option<St
     Ok(None)
 }
 
-fn print(key: &AtKey, value: Option<String>, record: &Record, detail: Detail) -> Reply {
+/// What is asked for of a record.
+pub(crate) fn print(key: &AtKey, value: Option<String>, record: &Record, detail: Detail) -> Reply {
     let metadata = || key.owner().map(|owner| record.metadata_json(owner)).unwrap_or_default();
     match (detail, value) {
         (Detail::Value, Some(value)) => Reply::Data(value),

@@ -15,6 +15,7 @@ mod monitor;
 mod notifications;
 mod notify;
 mod otp;
+mod peer;
 mod scan;
 mod stats;
 mod sync;
@@ -22,13 +23,14 @@ mod update;
 
 use std::time::Duration;
 
-use postern_dialogue::server::{Authority, Enrollment};
+use postern_dialogue::server::{Authority, Enrollment, Peer};
 use postern_proto::{AtKey, AtSign, ErrorCode, Millis, ProtocolError, Record, Reply, Request, Uuid};
 use postern_store::{Assert, Batch, Committed, Store, StoreError};
 
 use crate::accounts::Accounts;
 use crate::hub::Figures;
 
+pub(crate) use lookup::print;
 pub(crate) use monitor::subscription;
 
 /// Everything a plan may look at.
@@ -37,6 +39,10 @@ pub(crate) struct Call<'a> {
     pub(crate) accounts: &'a Accounts,
     /// What the connection proved.
     pub(crate) who: Option<&'a Authority>,
+    /// The atSign elsewhere that it proved to speak for.
+    pub(crate) peer: Option<&'a Peer>,
+    /// Whether notifications to atSigns elsewhere are delivered.
+    pub(crate) abroad: bool,
     /// Whose server a stranger means when the request does not say.
     pub(crate) household: Option<&'a AtSign>,
     /// Milliseconds since the epoch.
@@ -94,6 +100,9 @@ pub(crate) type Planned = Result<Plan, Refusal>;
 
 /// Plans any request that needs nothing of the connection itself.
 pub(crate) fn plan(call: &Call<'_>, request: &Request) -> Planned {
+    if let Some(peer) = call.peer {
+        return peer::plan(call, peer, request);
+    }
     match request {
         Request::Lookup(lookup) => lookup::lookup(call, lookup),
         Request::Plookup(lookup) => lookup::plookup(call, lookup),

@@ -79,7 +79,7 @@ fn outgoing(me: &Authority, notify: &Notify, to: &AtSign, id: NotificationId) ->
 }
 
 /// The name as it is stored and pushed: case kept, length bounded.
-fn full_key(notify: &Notify, to: &AtSign, me: &AtSign) -> Result<String, ProtocolError> {
+pub(super) fn full_key(notify: &Notify, to: &AtSign, me: &AtSign) -> Result<String, ProtocolError> {
     let (bare, public) = match notify.key.strip_prefix("public:") {
         Some(bare) => (bare, true),
         None => (notify.key.as_str(), notify.target == Target::Public),
@@ -98,7 +98,7 @@ fn full_key(notify: &Notify, to: &AtSign, me: &AtSign) -> Result<String, Protoco
     Ok(key)
 }
 
-fn life(ttln: Option<i64>) -> Millis {
+pub(super) fn life(ttln: Option<i64>) -> Millis {
     match ttln {
         None | Some(0) => NOTIFICATION_LIFE_MS,
         Some(ms) => ms.min(NOTIFICATION_LIFE_MAX_MS),
@@ -123,8 +123,8 @@ pub(super) struct Outgoing {
 ///
 /// To oneself: received at once. To another household of this server: sent, delivered and
 /// received in the same transaction, unless that household has blocked the sender. To
-/// anybody else: kept as sent and failed, since this server does not speak to others yet;
-/// the sender may ask for the status.
+/// anybody else: kept as sent, to be delivered by and by, or as failed when this server does
+/// not speak to others; the sender may ask for the status.
 pub(super) fn deliver(call: &Call<'_>, batch: Batch, from: &AtSign, outgoing: Outgoing) -> Result<Batch, StoreError> {
     let notification = Notification {
         id: outgoing.id,
@@ -147,7 +147,8 @@ pub(super) fn deliver(call: &Call<'_>, batch: Batch, from: &AtSign, outgoing: Ou
     if call.accounts.hosts(&notification.to) {
         deliver_here(call, batch, notification)
     } else {
-        Ok(send(batch, notification, Some(Delivery::Errored)))
+        let delivery = if call.abroad { None } else { Some(Delivery::Errored) };
+        Ok(send(batch, notification, delivery))
     }
 }
 

@@ -52,7 +52,7 @@ fn reaches(me: &Authority, key: &str) -> bool {
     }
 }
 
-fn list(
+pub(super) fn list(
     call: &Call<'_>,
     household: &AtSign,
     pattern: &Pattern,

@@ -66,6 +66,7 @@ impl World {
             tls: home.tls().unwrap(),
             store: Arc::clone(&store),
             limits,
+            peers: None,
         };
         let server = runtime.block_on(async { Server::start(config) }).unwrap();
         let tls = client_config(&std::fs::read(home.ca().unwrap()).unwrap());
