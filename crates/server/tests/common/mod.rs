@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "shared by several test crates")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+pub mod operator;
 pub mod process;
 pub mod readers;
 

@@ -23,9 +23,15 @@ pub fn run(args: &[&str]) -> Output {
 impl Process {
     /// Starts on a free port and waits for the ready line.
     pub fn start(dir: &Path) -> Self {
+        Self::start_on(dir, "127.0.0.1:0", &[])
+    }
+
+    /// The same on a chosen address, with more arguments.
+    pub fn start_on(dir: &Path, listen: &str, more: &[String]) -> Self {
         let mut child = Command::new(PROGRAM)
-            .args(["run", "--listen", "127.0.0.1:0", "--dir"])
+            .args(["run", "--listen", listen, "--dir"])
             .arg(dir)
+            .args(more)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
