@@ -30,7 +30,7 @@ impl Fetched {
             Some(Json::Null) | None => return Ok(None),
             Some(_) => return Err(()),
         };
-        if value.contains(|c: char| c == '\n' || c == '\r') {
+        if value.contains(['\n', '\r']) {
             return Err(()); // it would become a second line of our reply
         }
         let shown = match all.remove("metaData") {
