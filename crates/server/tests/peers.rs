@@ -397,6 +397,7 @@ fn the_queue_of_an_old_store_is_delivered() {
         is_encrypted: true,
         is_self: false,
         metadata: Metadata::default(),
+        routing: Default::default(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(a.store().commit(Batch::new(now).send(sent))).unwrap();

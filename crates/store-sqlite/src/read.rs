@@ -85,7 +85,7 @@ pub(crate) fn waiting_pairs(db: &Connection, limit: usize) -> Result<Vec<(AtSign
 pub(crate) fn next_waiting(db: &Connection, from: &AtSign, to: &AtSign) -> Result<Option<Notification>> {
     let text = format!(
         "SELECT owner, recipient, {NOTIFICATION} FROM sent
-        WHERE owner = ?1 AND recipient = ?2 AND delivery = 'queued' ORDER BY at, arrival LIMIT 1"
+        WHERE owner = ?1 AND recipient = ?2 AND delivery = 'queued' ORDER BY priority DESC, at, arrival LIMIT 1"
     );
     one(db, &text, [from.as_str(), to.as_str()], rows::notification)
 }

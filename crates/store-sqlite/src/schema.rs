@@ -9,7 +9,7 @@ use crate::error::{Result, sql};
 const APPLICATION_ID: i64 = 0x5073_746e;
 
 /// Step `n` leads from version `n` to `n + 1`. Never edit one that was released; append.
-const MIGRATIONS: [&str; 3] = [VERSION_1, WAITING_BY_PAIR, ROUTING];
+const MIGRATIONS: [&str; 4] = [VERSION_1, WAITING_BY_PAIR, ROUTING, WAITING_BY_PRIORITY];
 
 /// The comments are kept in the file and shown by `.schema`. In `records` and the
 /// notification tables the short columns come first: a scan then does not touch the
@@ -100,6 +100,12 @@ ALTER TABLE received ADD COLUMN latest   INTEGER;                    -- strategy
 ALTER TABLE sent     ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE sent     ADD COLUMN notifier TEXT;
 ALTER TABLE sent     ADD COLUMN latest   INTEGER;
+";
+
+/// The most urgent goes first.
+const WAITING_BY_PRIORITY: &str = "
+DROP INDEX sent_waiting;
+CREATE INDEX sent_waiting ON sent (owner, recipient, priority DESC, at, arrival) WHERE delivery = 'queued';
 ";
 
 /// Brings the file to the newest version in one transaction.

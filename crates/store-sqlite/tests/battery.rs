@@ -123,12 +123,13 @@ fn a_file_of_version_1_is_brought_up_to_date() {
     let path = dir.path().join("old");
     drop(SqliteStore::open(&path).unwrap());
     let old = Connection::open(&path).unwrap();
+    old.execute_batch("DROP INDEX sent_waiting").unwrap();
     for table in ["received", "sent"] {
         for column in ["priority", "notifier", "latest"] {
             old.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}")).unwrap();
         }
     }
-    old.execute_batch("DROP INDEX sent_waiting; PRAGMA user_version = 1").unwrap();
+    old.execute_batch("PRAGMA user_version = 1").unwrap();
     drop(old);
     drop(SqliteStore::open(&path).unwrap());
     let text = "SELECT count(*) FROM sqlite_schema WHERE name = 'sent_waiting'";

@@ -77,8 +77,8 @@ pub trait Store: Send + Sync + 'static {
     /// `limit` pairs.
     fn waiting_pairs(&self, limit: usize) -> Result<Vec<(AtSign, AtSign)>, StoreError>;
 
-    /// What `from` sent to `to` first of all that waits for delivery, expired or not: the smallest `at`, then the
-    /// earliest arrival.
+    /// What is to go from `from` to `to` before all else that waits for delivery, expired or not: the highest priority,
+    /// then the smallest `at`, then the earliest arrival.
     fn next_waiting(&self, from: &AtSign, to: &AtSign) -> Result<Option<Notification>, StoreError>;
 
     /// How far the delivery of a notification sent by `owner` got; `None` when unknown or swept.

@@ -1,5 +1,6 @@
 //! A keeper that forgets when the process ends: for tests and first steps.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -119,7 +120,9 @@ impl Store for MemoryStore {
     fn next_waiting(&self, from: &AtSign, to: &AtSign) -> Result<Option<Notification>, StoreError> {
         Ok(self.read(from, None, |h| {
             let waiting = h.sent.values().filter(|s| s.delivery == Delivery::Queued && s.notification.to == *to);
-            waiting.min_by_key(|s| (s.notification.at, s.arrival)).map(|s| s.notification.clone())
+            waiting
+                .min_by_key(|s| (Reverse(s.notification.routing.priority), s.notification.at, s.arrival))
+                .map(|s| s.notification.clone())
         }))
     }
 
@@ -316,7 +319,7 @@ impl Household {
                 && routing.notifier.as_deref() == notifier
         };
         let mut waiting: Vec<&mut Sent> = self.sent.values_mut().filter(alike).collect();
-        waiting.sort_by_key(|s| std::cmp::Reverse((s.notification.at, s.arrival)));
+        waiting.sort_by_key(|s| Reverse((s.notification.at, s.arrival)));
         for old in waiting.into_iter().skip(usize::try_from(keep).unwrap_or(usize::MAX)) {
             old.delivery = Delivery::Expired;
         }

@@ -210,7 +210,7 @@ async fn receive_here(shared: &Shared, n: Notification) -> Result<(), StoreError
     let batch = Batch::new(now_ms()).deliver(&n.from, &n.id, Delivery::Delivered).receive(n);
     let Submitted { pending, tickets } = shared.hub.submit(shared.store.as_ref(), batch);
     let outcome = pending.await;
-    tickets.settle(outcome.as_ref().ok());
+    tickets.settle(&shared.hub, outcome.as_ref().ok());
     outcome.map(|_| ())
 }
 

@@ -106,6 +106,16 @@ pub fn pairs_wait_apart(open: &dyn Fn() -> Box<dyn Harness>) {
         assert_eq!(found, Notification { ..sent(name, "alice", "carol", found.at) });
         commit(store, Batch::new(0).deliver(&at("alice"), &id(name), Delivery::Errored)).unwrap();
     }
+    let urgent = |name: &str, priority, at| Notification {
+        routing: Routing { priority, ..Routing::default() },
+        ..sent(name, "alice", "carol", at)
+    };
+    let (low, high) = (urgent("e", Priority::Low, 1), urgent("f", Priority::High, 9));
+    commit(store, Batch::new(0).send(low).send(high).send(urgent("g", Priority::Medium, 5))).unwrap();
+    for name in ["f", "g", "e"] {
+        assert_eq!(next("alice", "carol").unwrap().id, id(name));
+        commit(store, Batch::new(0).deliver(&at("alice"), &id(name), Delivery::Delivered)).unwrap();
+    }
     assert_eq!(next("alice", "carol"), None);
     assert_eq!(next("bob", "carol").map(|n| n.from), Some(at("bob")));
     assert_eq!(next("carol", "bob"), None);
