@@ -394,8 +394,7 @@ fn make_ca(dir: &Path, host: &str) -> Result<(), HomeError> {
 /// `host:port`, or `host` with the directories' usual port.
 fn directory_address(text: &str) -> Option<ServerAddress> {
     const USUAL_PORT: u16 = 64;
-    let address = text.parse().or_else(|()| format!("{text}:{USUAL_PORT}").parse());
-    address.ok().filter(|address: &ServerAddress| address.port != 0)
+    if text.contains(':') { text.parse().ok() } else { format!("{text}:{USUAL_PORT}").parse().ok() }
 }
 
 /// Writes a file that must not exist yet: whole and on the disk, or not at all.
