@@ -68,6 +68,7 @@ impl House {
             tls: self.home.tls().unwrap(),
             store: Arc::clone(&self.store),
             limits: Limits::default(),
+            peers: None,
         };
         let server = Server::start(config).unwrap();
         self.address = server.address();
