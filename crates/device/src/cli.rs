@@ -12,18 +12,24 @@ use postern_observe::{Verbosity, say};
 use postern_proto::{AtSign, ServerAddress};
 use postern_session::{DeviceName, Dialect, PermitOpen, parse_span};
 
+use crate::config_file::{self, Typed};
+
 /// Waits for a client's signed request and dials out to the relay; listens on nothing.
 ///
 /// Exit status: 0 stopped by a signal, 1 cannot run (arguments, keys, refused login).
 #[derive(Parser)]
-#[command(name = "sshnpd", version, disable_help_flag = true, max_term_width = 100)]
+#[command(name = "sshnpd", version, disable_help_flag = true, args_override_self = true, max_term_width = 100)]
 struct Flags {
     /// Print help (-h is --hide).
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
     /// atSign of this device.
     #[arg(short = 'a', long = "atsign", value_name = "@DEVICE")]
-    at_sign: String,
+    at_sign: Option<String>,
+    /// YAML file with options; what is typed wins over it [default: $SSHNPD_CONFIG, or /etc/noports/sshnpd.yaml if
+    /// there is one].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// atSigns that may come in, separated by commas.
     #[arg(short = 'm', long, alias = "manager", value_delimiter = ',', value_name = "@CLIENT")]
     managers: Vec<String>,
@@ -71,8 +77,22 @@ struct Flags {
     /// Silence after which the link to the atServer is tested.
     #[arg(long, default_value = "60s", value_name = "SPAN")]
     keep_alive: String,
+    /// Refuse requests without a signature of the client's enrolment. One that is there is always checked.
+    #[arg(long, overrides_with = "no_require_enrollment_signature")]
+    require_enrollment_signature: bool,
     #[arg(long, hide = true)]
+    no_require_enrollment_signature: bool,
+    /// How often to look whether the enrolments of clients with live sessions were revoked, which ends these; 0 never.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    client_key_check_secs: u32,
+    #[arg(long, hide = true, value_parser = ["openssh", "dart"])]
     ssh_client: Option<String>,
+    #[arg(long, hide = true, overrides_with = "no_strict")]
+    strict: bool,
+    #[arg(long, hide = true)]
+    no_strict: bool,
+    #[arg(long, hide = true)]
+    clear_cached_pks: bool,
     /// Kind of the ephemeral key for clients that rely on ssh alone: ssh-ed25519 or ssh-rsa.
     #[arg(long, default_value = "ssh-ed25519", value_parser = ["ssh-ed25519", "ssh-rsa"])]
     ssh_algorithm: String,
@@ -108,6 +128,9 @@ pub(crate) struct Config {
     pub(crate) sshd_port: u16,
     pub(crate) permit_open: PermitOpen,
     pub(crate) keep_alive: Duration,
+    pub(crate) require_enrollment_signature: bool,
+    /// `None`: enrolments are not looked at again.
+    pub(crate) client_key_check: Option<Duration>,
     pub(crate) verbosity: Verbosity,
 }
 
@@ -118,19 +141,28 @@ pub(crate) fn command() -> clap::Command {
 
 /// Reads the arguments; on trouble everything has been said and the code is to be returned.
 pub(crate) fn read(args: Vec<OsString>) -> Result<Config, ExitCode> {
-    let flags = Flags::try_parse_from(tidy(args)).map_err(|error| {
-        let _ = error.print();
-        if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-    })?;
-    if flags.un_hide {
+    let parse = |args: &[OsString]| {
+        Flags::try_parse_from(args).map_err(|error| {
+            let _ = error.print();
+            if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        })
+    };
+    let fail = |why: String| {
+        say(format_args!("sshnpd: {why}\nTry sshnpd --help."));
+        ExitCode::FAILURE
+    };
+    let args = tidy(args);
+    let typed = parse(&args)?;
+    if typed.un_hide {
         say(
             "[WARN] -u, --un-hide is deprecated, since it is now on by default. Use --hide if you want to disable device information sharing.",
         );
     }
-    check(flags).map_err(|why| {
-        say(format_args!("sshnpd: {why}\nTry sshnpd --help."));
-        ExitCode::FAILURE
-    })
+    let written = config_file::flags(typed.config.as_deref(), Typed { managers: !typed.managers.is_empty() });
+    let mut all: Vec<OsString> = args.iter().take(1).cloned().collect();
+    all.extend(written.map_err(fail)?);
+    all.extend(args.into_iter().skip(1));
+    check(parse(&all)?).map_err(fail)
 }
 
 /// Service templates of older installers glue flag and value into one word and leave empty ones.
@@ -169,9 +201,12 @@ fn check(flags: Flags) -> Result<Config, String> {
             return Err(format!("{name} must be one line"));
         }
     }
+    if flags.no_strict {
+        say("[WARN] --no-strict has no meaning: the signatures of requests are always checked");
+    }
     let text = |error: &dyn std::fmt::Display| error.to_string();
     Ok(Config {
-        at_sign: at_sign(&flags.at_sign)?,
+        at_sign: at_sign(flags.at_sign.as_deref().ok_or("name the atSign of this device with -a")?)?,
         managers,
         device: DeviceName::parse(&flags.device).map_err(|e| text(&e))?,
         device_group: flags.device_group,
@@ -191,6 +226,9 @@ fn check(flags: Flags) -> Result<Config, String> {
         },
         policy,
         keep_alive: parse_span(&flags.keep_alive).map_err(|e| text(&e))?.max(Duration::from_secs(1)),
+        require_enrollment_signature: flags.require_enrollment_signature && !flags.no_require_enrollment_signature,
+        client_key_check: (flags.client_key_check_secs > 0)
+            .then(|| Duration::from_secs(flags.client_key_check_secs.into())),
         verbosity: if flags.debug {
             Verbosity::Debug
         } else if flags.verbose {

@@ -4,6 +4,7 @@
 
 mod authorized_keys;
 mod cli;
+mod config_file;
 mod daemon;
 mod ephemeral;
 mod limits;

@@ -1,0 +1,199 @@
+//! `sshnpd.yaml`: the daemon's options in a file, for packages and services. What is typed beats what is written.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use postern_config::ConfigError;
+use postern_observe::say;
+use serde::Deserialize;
+
+/// Where packages put it.
+const STANDARD: &str = "/etc/noports/sshnpd.yaml";
+/// Names another place.
+const VARIABLE: &str = "SSHNPD_CONFIG";
+
+/// The whole file. Source: NoPorts command lines, sshnpd, YAML.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct File {
+    atsign: AtSign,
+    access: Access,
+    device: Device,
+    ssh: Ssh,
+    runtime: Runtime,
+}
+
+/// Who the daemon is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct AtSign {
+    atsign: Option<String>,
+    keys: Option<PathBuf>,
+    passphrase: Option<String>,
+    root: Option<String>,
+}
+
+/// Who may come in, and how far.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Access {
+    managers: Vec<String>,
+    policy: Option<String>,
+    permitopen: Vec<String>,
+    #[serde(rename = "require-enrollment-signature")]
+    require_enrollment_signature: Option<bool>,
+    #[serde(rename = "client-key-check-secs")]
+    client_key_check_secs: Option<u64>,
+}
+
+/// What it is called.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Device {
+    name: Option<String>,
+    group: Option<String>,
+    hide: Option<bool>,
+}
+
+/// Its ssh server.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct Ssh {
+    add_publickeys: Option<bool>,
+    #[serde(alias = "client")]
+    ssh_client: Option<String>,
+    sshd_port: Option<u16>,
+    publickey_permissions: Option<String>,
+    ephemeral_permissions: Option<String>,
+    algorithm: Option<String>,
+}
+
+/// How it runs.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct Runtime {
+    storage_path: Option<PathBuf>,
+    clear_cached_pks: Option<bool>,
+    strict: Option<bool>,
+    verbose: Option<bool>,
+}
+
+/// What was typed that adds up instead of replacing, so that the file must not say it again.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Typed {
+    pub(crate) managers: bool,
+}
+
+/// The file that is named, or the standard one if there is one, as flags to stand in front of those typed.
+///
+/// # Errors
+/// A file that is named is not there; a file is not as it should be, with line and column.
+pub(crate) fn flags(named: Option<&Path>, typed: Typed) -> Result<Vec<OsString>, String> {
+    let from_variable = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let wanted = named.map(Path::to_owned).or(from_variable);
+    let path = wanted.clone().unwrap_or_else(|| STANDARD.into());
+    match postern_config::read::<File>(&path) {
+        Ok(Some(file)) => Ok(file.flags(typed)),
+        Ok(None) if wanted.is_some() => Err(format!("there is no configuration file {}", path.display())),
+        Ok(None) => Ok(Vec::new()),
+        // Nobody asked for it and we may not look: a daemon that is run by hand.
+        Err(ConfigError::Read(..)) if wanted.is_none() => Ok(Vec::new()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+impl File {
+    fn flags(self, typed: Typed) -> Vec<OsString> {
+        let Self { atsign, access, device, ssh, runtime } = self;
+        let mut flags: Vec<OsString> = Vec::new();
+        let mut value = |name: &str, value: Option<String>| {
+            flags.extend(value.filter(|v| !v.trim().is_empty()).map(|v| format!("--{name}={}", v.trim()).into()));
+        };
+        value("atsign", atsign.atsign);
+        value("root-domain", atsign.root);
+        if !typed.managers {
+            value("managers", Some(access.managers.join(",")));
+        }
+        value("policy-manager", access.policy);
+        value("permit-open", Some(access.permitopen.join(",")));
+        value("client-key-check-secs", access.client_key_check_secs.map(|secs| secs.to_string()));
+        value("device", device.name);
+        value("device-group", device.group);
+        value("ssh-client", ssh.ssh_client);
+        value("local-sshd-port", ssh.sshd_port.map(|port| port.to_string()));
+        value("sshpublickey-permissions", ssh.publickey_permissions);
+        value("ephemeral-permissions", ssh.ephemeral_permissions);
+        value("ssh-algorithm", ssh.algorithm);
+        let mut path = |name: &str, path: Option<PathBuf>| {
+            if let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) {
+                flags.extend([format!("--{name}").into(), path.into_os_string()]);
+            }
+        };
+        path("key-file", atsign.keys);
+        path("storage-path", runtime.storage_path);
+        let mut switch = |name: &str, on: Option<bool>| {
+            if on == Some(true) {
+                flags.push(format!("--{name}").into());
+            }
+        };
+        switch("hide", device.hide);
+        switch("sshpublickey", ssh.add_publickeys);
+        switch("strict", runtime.strict);
+        switch("no-strict", runtime.strict.map(|on| !on));
+        switch("clear-cached-pks", runtime.clear_cached_pks);
+        switch("verbose", runtime.verbose);
+        switch("require-enrollment-signature", access.require_enrollment_signature);
+        if atsign.passphrase.is_some_and(|text| !text.is_empty()) {
+            say(
+                "[WARN] configuration: atsign.passphrase is not used: key files with a passphrase are not read by this version",
+            );
+        }
+        flags
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_becomes_flags() {
+        let text = "atsign:\n  atsign: \"@dev\"\n  keys: /k/my keys\naccess:\n  managers: [\"@a\", \"@b\"]\n  permitopen:\n    - localhost:22\n    - '*:80'\ndevice:\n  name: pi\n  hide: true\nssh:\n  add-publickeys: true\n  sshd-port: 2222\n  client: openssh\nruntime:\n  verbose: true\n  strict: false\n";
+        let flags = |typed| {
+            let file: File = postern_config::parse(text).unwrap();
+            file.flags(typed).into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            flags(Typed::default()),
+            [
+                "--atsign=@dev",
+                "--managers=@a,@b",
+                "--permit-open=localhost:22,*:80",
+                "--device=pi",
+                "--ssh-client=openssh",
+                "--local-sshd-port=2222",
+                "--key-file",
+                "/k/my keys",
+                "--hide",
+                "--sshpublickey",
+                "--no-strict",
+                "--verbose"
+            ]
+        );
+        assert!(!flags(Typed { managers: true }).iter().any(|flag| flag.starts_with("--managers")));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_line() {
+        for (text, word) in [
+            ("acess: {}\n", "acess"),
+            ("access:\n  permit-open: []\n", "permit-open"),
+            ("ssh:\n  sshd-port: 99999\n", "2"),
+            ("atsign:\n  atsign: @dev\n", "quotes"),
+        ] {
+            let error = postern_config::parse::<File>(text).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        assert!(postern_config::parse::<File>("# nothing\n").is_ok());
+    }
+}
