@@ -37,8 +37,18 @@ impl Client {
 
     /// What the record of a peer's signing key says now. `None`: there is no such record, so the enrolment is not active.
     pub async fn signing_key_record(&self, name: &SigningKeyName) -> Result<Option<String>, ClientError> {
-        let owner: AtSign = name.owner().clone();
-        let lookup = Lookup { bypass_cache: true, detail: Detail::Value, name: name.record(), owner };
+        self.public_record(name.record(), name.owner()).await
+    }
+
+    /// Whether a peer's enrolment has been revoked or denied: its record has moved. One that was never published is not.
+    pub async fn enrollment_has_ended(&self, name: &SigningKeyName) -> Result<bool, ClientError> {
+        let [revoked, denied] = name.ended_records().map(|record| self.public_record(record, name.owner()));
+        let (revoked, denied) = tokio::join!(revoked, denied);
+        Ok(revoked?.is_some() || denied?.is_some())
+    }
+
+    async fn public_record(&self, name: String, owner: &AtSign) -> Result<Option<String>, ClientError> {
+        let lookup = Lookup { bypass_cache: true, detail: Detail::Value, name, owner: owner.clone() };
         match self.request(Request::Plookup(lookup)).await {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.is_no_such_key() => Ok(None),

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use crate::authorized_keys::{self, Added};
 use crate::cli::Config;
 use crate::limits::{DRAIN, FIRST_RECORDS, POLICY_HEARTBEAT, REPLY_LIFE, REPUBLISH, REQUESTS, SESSIONS};
+use crate::live::Live;
 use crate::policy::Policy;
 
 /// Everything the handlers share.
@@ -32,6 +33,8 @@ pub(crate) struct Daemon {
     pub(crate) signing_key: OnceLock<SigningKeyName>,
     requests: Arc<Semaphore>,
     pub(crate) keys_file: tokio::sync::Mutex<()>,
+    /// Sessions that run.
+    pub(crate) live: Arc<Live>,
 }
 
 /// Why the daemon cannot run.
@@ -93,9 +96,13 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         signing_key: OnceLock::new(),
         requests: Arc::new(Semaphore::new(REQUESTS)),
         keys_file: tokio::sync::Mutex::new(()),
+        live: Arc::default(),
         config,
     });
     daemon.remove_leftover_keys();
+    if let Some(within) = daemon.config.client_key_check {
+        tasks.spawn(Arc::clone(&daemon).watch_enrollments(within));
+    }
     // Answered behind `monitor` on the same connection: from here on nothing is missed.
     let _ = daemon.client.request(Request::Noop(Noop { ms: 0 })).await;
     // Ready means that whoever may come in finds the records of the device.

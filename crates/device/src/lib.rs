@@ -8,6 +8,7 @@ mod config_file;
 mod daemon;
 mod ephemeral;
 mod limits;
+mod live;
 mod policy;
 mod records;
 mod sessions;

@@ -3,12 +3,13 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
+use postern_client::ClientError;
 use postern_crypto::{AesKey, CryptoError, RsaPublicKey, SignatureHash};
 use postern_link::{DeviceSession, RelayAuth, RelayPort};
-use postern_proto::{AtSign, Notification, Uuid};
+use postern_proto::{AtSign, Notification, SigningKeyName, Uuid};
 use postern_rendezvous::{AuthLine, ChallengeSigner, EscrProver, Side, SignedLine};
 use postern_session::{
-    Denied, Dialect, Envelope, EnvelopeError, EphemeralSshKey, Guest, Knocked, NAMESPACE, NptRequest,
+    Denied, Dialect, EnrollmentFault, Envelope, EnvelopeError, EphemeralSshKey, Guest, Knocked, NAMESPACE, NptRequest,
     RelayAuth as Asked, Reply, SessionRequest, SshRequest, StreamKeys,
 };
 use serde::de::DeserializeOwned;
@@ -18,22 +19,35 @@ use zeroize::Zeroizing;
 use crate::daemon::{Daemon, TELL};
 use crate::limits::REPLY_LIFE;
 
+/// What the signatures of a request have shown.
+struct Signed {
+    /// The session it speaks of.
+    id: Option<Uuid>,
+    /// The key of the client's enrolment, where it was checked.
+    enrollment: Option<SigningKeyName>,
+}
+
+/// The text that a client is sent; newer programs know it.
+fn already_live(id: &Uuid) -> String {
+    format!("A session with id {id} is already live")
+}
+
 impl Daemon {
     pub(crate) async fn ssh_request(self: &Arc<Self>, push: &Notification, guest: &Guest) {
-        if let Some((request, id)) = self.verified::<SshRequest>(push, |r| r.session_id.as_str()).await {
+        if let Some((request, signed)) = self.verified::<SshRequest>(push, |r| r.session_id.as_str()).await {
             let request = if self.config.dialect.is_v5() { request } else { request.as_version_4() };
             match request.check(self.config.sshd_port) {
-                Some(request) if self.is_served(&request) => self.knock(guest, request).await,
-                _ => self.cannot_serve(push, id),
+                Some(request) if self.is_served(&request) => self.knock(guest, request, signed).await,
+                _ => self.cannot_serve(push, signed.id),
             }
         }
     }
 
     pub(crate) async fn npt_request(self: &Arc<Self>, push: &Notification, guest: &Guest) {
-        if let Some((request, id)) = self.verified::<NptRequest>(push, |r| r.session_id.as_str()).await {
+        if let Some((request, signed)) = self.verified::<NptRequest>(push, |r| r.session_id.as_str()).await {
             match request.check() {
-                Some(request) if self.is_served(&request) => self.knock(guest, request).await,
-                _ => self.cannot_serve(push, id),
+                Some(request) if self.is_served(&request) => self.knock(guest, request, signed).await,
+                _ => self.cannot_serve(push, signed.id),
             }
         }
     }
@@ -47,19 +61,31 @@ impl Daemon {
         tracing::warn!(from = %push.from, session = ?id, "a request lacks something or asks for what is not served");
     }
 
-    /// Opens the envelope and checks the client's signature. Malformed ones are
+    /// Opens the envelope and checks the client's signatures. Malformed ones are
     /// dropped; a wrong signature is answered, for the usual reason is a new key.
-    async fn verified<R: DeserializeOwned>(
-        &self,
-        push: &Notification,
-        id: impl Fn(&R) -> &str,
-    ) -> Option<(R, Option<Uuid>)> {
+    async fn verified<R: DeserializeOwned>(&self, push: &Notification, id: impl Fn(&R) -> &str) -> Option<(R, Signed)> {
         let malformed = |why: &dyn std::fmt::Display| {
             tracing::warn!(from = %push.from, error = %why, "malformed session request");
         };
         let text = self.client.open(push).await.map_err(|e| malformed(&e)).ok()?;
         let envelope = Envelope::parse(&text).map_err(|e| malformed(&e)).ok()?;
-        let key = match self.client.public_key(&push.from).await {
+        let (key, enrollment) =
+            tokio::join!(self.client.public_key(&push.from), self.checked_enrollment(&envelope, &push.from));
+        let enrollment = match enrollment {
+            Ok(name) => Some(name),
+            Err(fault) if fault.is_fatal(self.config.require_enrollment_signature) => {
+                tracing::warn!(from = %push.from, %fault, "session refused");
+                if let Some(id) = envelope.claimed_session() {
+                    self.tell(&push.from, &id, &fault.to_string()).await;
+                }
+                return None;
+            }
+            Err(fault) => {
+                tracing::debug!(from = %push.from, %fault, "the signature of the client's enrolment counts for nothing");
+                None
+            }
+        };
+        let key = match key {
             Ok(key) => key,
             Err(error) => {
                 tracing::warn!(from = %push.from, %error, "could not fetch the client's public key");
@@ -69,7 +95,7 @@ impl Daemon {
         match envelope.verify::<R>(&key) {
             Ok(request) => {
                 let id = Uuid::parse(id(&request));
-                Some((request, id))
+                Some((request, Signed { id, enrollment }))
             }
             Err(EnvelopeError::Signature) => {
                 tracing::warn!(from = %push.from, "signature not verified");
@@ -89,8 +115,28 @@ impl Daemon {
         }
     }
 
-    async fn knock(self: &Arc<Self>, guest: &Guest, request: SessionRequest) {
+    /// Checks the signature of the client's enrolment, if the request has one; names its key.
+    async fn checked_enrollment(
+        &self,
+        envelope: &Envelope,
+        client: &AtSign,
+    ) -> Result<SigningKeyName, EnrollmentFault> {
+        let claim = envelope.enrollment_claim(client)?.ok_or(EnrollmentFault::Missing)?;
+        let name = claim.key_name();
+        let unavailable = |error: ClientError| EnrollmentFault::Unavailable(error.to_string());
+        match self.client.signing_key_record(name).await.map_err(unavailable)? {
+            Some(record) => envelope.verify_enrollment(claim, &record).map(|()| name.clone()),
+            None if self.client.enrollment_has_ended(name).await.map_err(unavailable)? => Err(EnrollmentFault::Revoked),
+            None => Err(EnrollmentFault::Unavailable(format!("{name} is not published"))),
+        }
+    }
+
+    async fn knock(self: &Arc<Self>, guest: &Guest, request: SessionRequest, signed: Signed) {
         let (client, id) = (guest.at_sign(), request.session_id.clone());
+        if self.live.holds(&id) {
+            tracing::warn!(%client, session = %id, "a session with this id is live");
+            return self.tell(client, &id, &already_live(&id)).await;
+        }
         let decision = self.door.lock().unwrap_or_else(PoisonError::into_inner).knock(guest, request);
         let knocked = match decision {
             Ok(knocked) => knocked,
@@ -113,6 +159,9 @@ impl Daemon {
                 return self.tell(client, &id, "The client's ephemeral key cannot be used").await;
             }
         };
+        let Some(place) = self.live.enter(&id, signed.enrollment, &session.stop) else {
+            return self.tell(client, &id, &already_live(&id)).await;
+        };
         // The relay is dialled while the reply travels; should that fail, a second message says so.
         let daemon = Arc::clone(self);
         self.tasks.spawn(async move {
@@ -123,7 +172,7 @@ impl Daemon {
                 None => session.single().await,
                 Some(idle) => session.multi(idle, &daemon.tasks).await,
             };
-            drop(seat);
+            drop((seat, place));
             let seconds = started.elapsed().as_secs();
             match ended {
                 Ok(carried) => {

@@ -64,6 +64,12 @@ impl SigningKeyName {
         AtKey::public(&self.record(), &self.owner)
     }
 
+    /// Where the record has moved to when the enrolment was revoked or denied.
+    #[must_use]
+    pub fn ended_records(&self) -> [String; 2] {
+        ["r", "d"].map(|fate| format!("{PREFIX}{}.{fate}.__e", self.enrollment))
+    }
+
     /// The record's name without `public:` and owner.
     #[must_use]
     pub fn record(&self) -> String {
@@ -87,6 +93,7 @@ mod tests {
         let name = SigningKeyName::new(None, &alice).unwrap();
         assert_eq!(name.to_string(), "public:_apsk.primary.a.__e@alice");
         assert_eq!(SigningKeyName::parse("public:_apsk.primary.a.__e@alice"), Some(name.clone()));
+        assert_eq!(name.ended_records(), ["_apsk.primary.r.__e", "_apsk.primary.d.__e"]);
         assert_eq!(SigningKeyName::parse("_apsk.primary.a.__e@alice"), Some(name));
         for bad in [
             "public:_apsk.primary.r.__e@alice",

@@ -3,12 +3,13 @@
 use std::fmt;
 
 use postern_crypto::{CryptoError, RsaPrivateKey, RsaPublicKey, SignatureHash};
-use postern_proto::Uuid;
+use postern_proto::{AtSign, SigningKeyName, Uuid};
 use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
+use crate::enrollment::{self, EnrollmentClaim, EnrollmentFault};
 use crate::limits::ENVELOPE_BYTES;
 
 /// An envelope as received: read, not yet believed. [`Envelope::verify`] gives the payload.
@@ -18,6 +19,7 @@ pub struct Envelope {
     printed: String,
     signature: String,
     hash: SignatureHash,
+    enrollment: Result<Option<EnrollmentClaim>, EnrollmentFault>,
 }
 
 /// Why an envelope is not believed.
@@ -39,14 +41,34 @@ struct Wire {
     signature: String,
     hashing_algo: String,
     signing_algo: String,
+    #[serde(default)]
+    enrollment_signature: Option<Json>,
 }
 
 impl Envelope {
     /// Puts `payload` in a signed envelope: RSA-2048, SHA-256, over its compact JSON text.
     pub fn sign<P: Serialize>(payload: &P, key: &RsaPrivateKey) -> Result<String, CryptoError> {
         let text = serde_json::to_string(payload).map_err(|_| CryptoError)?;
+        Self::print(&text, key, "")
+    }
+
+    /// The same with a second signature beside the first, by the enrolment's key, whose record is `name`. Programs that
+    /// do not know it pass it over.
+    pub fn sign_twice<P: Serialize>(
+        payload: &P,
+        key: &RsaPrivateKey,
+        name: &SigningKeyName,
+        enrolled: &RsaPrivateKey,
+    ) -> Result<String, CryptoError> {
+        let text = serde_json::to_string(payload).map_err(|_| CryptoError)?;
+        let second = enrollment::print(&text, name, enrolled)?;
+        Self::print(&text, key, &format!(r#","enrollmentSignature":{second}"#))
+    }
+
+    fn print(text: &str, key: &RsaPrivateKey, more: &str) -> Result<String, CryptoError> {
         let signature = key.sign(SignatureHash::Sha256, text.as_bytes())?;
-        Ok(format!(r#"{{"payload":{text},"signature":"{signature}","hashingAlgo":"sha256","signingAlgo":"rsa2048"}}"#))
+        let algorithms = r#""hashingAlgo":"sha256","signingAlgo":"rsa2048""#;
+        Ok(format!(r#"{{"payload":{text},"signature":"{signature}",{algorithms}{more}}}"#))
     }
 
     /// Reads an envelope. Duplicate names are refused: two readers could see two payloads.
@@ -67,7 +89,24 @@ impl Envelope {
         }
         let Strict(tree) = serde_json::from_str(wire.payload.get()).map_err(|_| malformed)?;
         let printed = tree.to_string();
-        Ok(Self { payload: wire.payload, printed, signature: wire.signature, hash })
+        let claim = wire.enrollment_signature.filter(|json| !json.is_null()).map(|json| {
+            let wire = serde_json::from_value(json).map_err(|_| EnrollmentFault::Malformed)?;
+            EnrollmentClaim::read(wire)
+        });
+        let enrollment = claim.transpose();
+        Ok(Self { payload: wire.payload, printed, signature: wire.signature, hash, enrollment })
+    }
+
+    /// The second signature, if there is one, of a shape that can be checked and by a key of `requester`.
+    pub fn enrollment_claim(&self, requester: &AtSign) -> Result<Option<&EnrollmentClaim>, EnrollmentFault> {
+        let claim = self.enrollment.as_ref().map_err(Clone::clone)?.as_ref();
+        claim.map(|claim| claim.is_of(requester)).transpose()?;
+        Ok(claim)
+    }
+
+    /// Checks the second signature with what the record says that it names.
+    pub fn verify_enrollment(&self, claim: &EnrollmentClaim, record: &str) -> Result<(), EnrollmentFault> {
+        claim.verify([self.payload.get(), &self.printed], record)
     }
 
     /// The session that an envelope speaks of, believed or not: where to send a complaint.

@@ -10,12 +10,13 @@ use postern_link::{RelayAuth, RelayPort};
 use postern_net::tasks::Tasks;
 use postern_net::tls::Trust;
 use postern_observe::{Verbosity, say};
-use postern_proto::{AtSign, ServerAddress, Uuid};
+use postern_proto::{AtSign, ServerAddress, SigningKeyName, Uuid};
 use postern_rendezvous::{AuthLine, RelayReply, RelayRequest, SignedLine};
 use postern_session::{
     DeviceName, Dialect, Envelope, EphemeralKey, EphemeralSshKey, Features, NAMESPACE, NptRequest, PingResponse,
     RELAY_NAMESPACE, Reply, ReplyError, SshPublicKey, SshRequest, StreamKeys,
 };
+use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -125,9 +126,11 @@ impl Setup<'_> {
         let device_key = steps.follow("device's public key", 1, 1, self.client.public_key(&self.common.to));
         let user_name = self.user_name();
         let meeting = async {
-            let (port, first, nonce, client_nonce) = self.meet(relay).await?;
+            // Our signing key is seen to while the relay makes ready.
+            let (met, signing_key) = tokio::join!(self.meet(relay), self.signing_key());
+            let (port, first, nonce, client_nonce) = met?;
             let device_port = port.1;
-            let request = self.ask(&port.0.host, device_port, nonce, client_nonce, making);
+            let request = self.ask(&port.0.host, device_port, nonce, client_nonce, making, signing_key);
             // The request does not wait for the heartbeat: what an old daemon would not
             // understand is told by the heartbeat as well, and ends the attempt.
             let (first, ephemeral) = tokio::try_join!(first, request)?;
@@ -283,6 +286,7 @@ impl Setup<'_> {
         rvd_nonce: Option<String>,
         client_nonce: String,
         making: Option<Making>,
+        signing_key: Option<SigningKeyName>,
     ) -> Result<Option<EphemeralKey>, Trouble> {
         let common = self.common;
         let ephemeral = match making {
@@ -295,7 +299,6 @@ impl Setup<'_> {
         let pk = ephemeral.as_ref().map(EphemeralKey::public_base64).transpose().map_err(|_| Trouble::Crypto)?;
         let pk_type = pk.is_some().then(|| "rsa2048".to_owned());
         self.steps.tell("Sending session request to the device daemon");
-        let signer = &self.client.identity().keys.encryption;
         let (verb, text) = match self.wanted {
             Wanted::Ssh { .. } => {
                 let request = SshRequest {
@@ -315,7 +318,7 @@ impl Setup<'_> {
                     twin_keys: common.dialect.has_twin_keys().then_some(true),
                     relay_atsign: None,
                 };
-                ("ssh_request", Envelope::sign(&request, signer))
+                ("ssh_request", self.signed(&request, signing_key.as_ref()))
             }
             Wanted::Npt { host: target, port: target_port, timeout } => {
                 let request = NptRequest {
@@ -336,13 +339,35 @@ impl Setup<'_> {
                     twin_keys: common.dialect.has_twin_keys().then_some(true),
                     relay_atsign: None,
                 };
-                ("npt_request", Envelope::sign(&request, signer))
+                ("npt_request", self.signed(&request, signing_key.as_ref()))
             }
         };
         let text = text.map_err(|_| Trouble::Crypto)?;
         let name = format!("{verb}.{}.{NAMESPACE}", common.device);
         self.client.notify(&common.to, &name, &text, Some(REQUEST_LIFE)).await?;
         Ok(ephemeral)
+    }
+
+    /// Where the key of our enrolment is published, with which the request is signed a second time. Without it devices
+    /// that do not demand it serve us all the same.
+    async fn signing_key(&self) -> Option<SigningKeyName> {
+        if self.common.dialect < Dialect::Current {
+            return None;
+        }
+        let published = self.steps.follow("our signing key", 1, 1, self.client.publish_signing_key()).await;
+        published.inspect_err(|error| tracing::debug!(%error, "our signing key is not published")).ok()
+    }
+
+    fn signed<P: Serialize>(
+        &self,
+        request: &P,
+        signing_key: Option<&SigningKeyName>,
+    ) -> Result<String, postern_crypto::CryptoError> {
+        let keys = &self.client.identity().keys;
+        match signing_key {
+            Some(name) => Envelope::sign_twice(request, &keys.encryption, name, &keys.pkam),
+            None => Envelope::sign(request, &keys.encryption),
+        }
     }
 
     async fn first_reply(
