@@ -50,6 +50,7 @@ mod error;
 mod handle;
 mod keyfile;
 pub mod limits;
+mod mutex;
 mod newcomer;
 mod records;
 mod settings;

@@ -16,6 +16,8 @@ pub(crate) const DEVICE_INFO_LIFE: Duration = Duration::from_secs(30 * 86_400);
 pub(crate) const REPLY_LIFE: Duration = Duration::from_secs(10);
 /// Life of an ephemeral ssh key in authorized_keys. Source: NoPorts timers.
 pub(crate) const EPHEMERAL_KEY: Duration = Duration::from_secs(15);
+/// How long a session's request belongs to the instance that took it first. Source: NoPorts timers.
+pub(crate) const MUTEX: Duration = Duration::from_secs(30);
 /// Sessions that end by themselves when the daemon is told to stop get this long.
 pub(crate) const DRAIN: Duration = Duration::from_secs(2);
 /// Longest line or file of `authorized_keys` that is read: 1 MiB is thousands of keys.

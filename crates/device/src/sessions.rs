@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::daemon::{Daemon, TELL};
-use crate::limits::REPLY_LIFE;
+use crate::limits::{MUTEX, REPLY_LIFE};
 
 /// What the signatures of a request have shown.
 struct Signed {
@@ -69,8 +69,15 @@ impl Daemon {
         };
         let text = self.client.open(push).await.map_err(|e| malformed(&e)).ok()?;
         let envelope = Envelope::parse(&text).map_err(|e| malformed(&e)).ok()?;
-        let (key, enrollment) =
-            tokio::join!(self.client.public_key(&push.from), self.checked_enrollment(&envelope, &push.from));
+        let (key, enrollment, ours) = tokio::join!(
+            self.client.public_key(&push.from),
+            self.checked_enrollment(&envelope, &push.from),
+            self.is_ours(&envelope)
+        );
+        if !ours {
+            tracing::debug!(from = %push.from, "another instance of this device serves the request");
+            return None;
+        }
         let enrollment = match enrollment {
             Ok(name) => Some(name),
             Err(fault) if fault.is_fatal(self.config.require_enrollment_signature) => {
@@ -111,6 +118,21 @@ impl Daemon {
             Err(error) => {
                 malformed(&error);
                 None
+            }
+        }
+    }
+
+    /// Whether this instance of the device, and no other, is to answer. Whoever writes the session's lock first; asked
+    /// beside everything else, so that it costs no time. A server that does not know such locks leaves it to everybody.
+    async fn is_ours(&self, envelope: &Envelope) -> bool {
+        let Some(id) = envelope.claimed_session().filter(|_| self.config.dialect == Dialect::Current) else {
+            return true;
+        };
+        match self.client.take_mutex(&format!("{id}.session_mutexes.{NAMESPACE}"), MUTEX).await {
+            Ok(ours) => ours,
+            Err(error) => {
+                tracing::debug!(%error, "no lock for a session");
+                true
             }
         }
     }

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use crate::detach;
 use crate::limits::{DRAIN, KEEP_ALIVE_PAUSE};
 use crate::npt_cli::Config;
-use crate::session::{Wanted, establish, stop_of};
+use crate::session::{Wanted, establish, failure, stop_of};
 use crate::steps::Steps;
 use crate::trouble::Trouble;
 
@@ -94,6 +94,6 @@ async fn session(config: &Config, listener: &TcpListener, tasks: &Tasks) -> Resu
             }
             Ok(())
         }
-        Some(text) = late.recv() => Err(Trouble::Reply(postern_session::ReplyError::Refused(text))),
+        Some(text) = failure(&mut late) => Err(Trouble::Reply(postern_session::ReplyError::Refused(text))),
     }
 }

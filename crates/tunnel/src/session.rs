@@ -404,6 +404,19 @@ impl Setup<'_> {
     }
 }
 
+/// The failure that a device tells after it has agreed. That our session lives is none: the request was delivered twice.
+pub(crate) async fn failure(late: &mut mpsc::Receiver<String>) -> Option<String> {
+    loop {
+        let text = late.recv().await?;
+        if !text.starts_with(ALREADY_LIVE) {
+            return Some(text);
+        }
+    }
+}
+
+/// Begins the text of a device that is asked for a session that it has.
+const ALREADY_LIVE: &str = "A session with id ";
+
 /// The session's keys, and whether there is one for each direction; `None` where we asked for no encryption.
 fn keys_of(reply: &Reply, ephemeral: Option<&EphemeralKey>) -> Result<Option<(StreamKeys, bool)>, Trouble> {
     let Some(ephemeral) = ephemeral else { return Ok(None) };

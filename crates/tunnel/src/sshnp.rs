@@ -9,7 +9,7 @@ use postern_net::tasks::Tasks;
 
 use crate::detach;
 use crate::limits::DRAIN;
-use crate::session::{Wanted, establish, stop_of};
+use crate::session::{Wanted, establish, failure, stop_of};
 use crate::ssh::{SshCommand, public_half};
 use crate::ssh_tunnel::SshTunnel;
 use crate::sshnp_cli::Config;
@@ -75,7 +75,7 @@ pub(crate) async fn run(config: Config, args: Vec<OsString>) -> Result<ExitCode,
             let started = tokio::select! {
                 biased;
                 () = stop.cancelled() => Err(Trouble::Interrupted),
-                Some(text) = late.recv() => Err(Trouble::Reply(postern_session::ReplyError::Refused(text))),
+                Some(text) = failure(&mut late) => Err(Trouble::Reply(postern_session::ReplyError::Refused(text))),
                 started = tunnel.start() => started,
             };
             started?;
@@ -95,7 +95,7 @@ pub(crate) async fn run(config: Config, args: Vec<OsString>) -> Result<ExitCode,
             biased;
             () = stop.cancelled() => {}
             _ = &mut carrying => {}
-            _ = late.recv() => {}
+            Some(_) = failure(&mut late) => {}
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -109,7 +109,7 @@ pub(crate) async fn run(config: Config, args: Vec<OsString>) -> Result<ExitCode,
             let status = status.map_err(Trouble::Ssh)?;
             Ok(ExitCode::from(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(255)))
         }
-        Some(text) = late.recv() => {
+        Some(text) = failure(&mut late) => {
             let _ = child.start_kill();
             Err(Trouble::Reply(postern_session::ReplyError::Refused(text)))
         }
