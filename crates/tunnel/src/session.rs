@@ -137,7 +137,7 @@ impl Setup<'_> {
             Ok::<_, Trouble>((port.0, first, ephemeral))
         };
         let answered = async {
-            let (port, first, ephemeral) = meeting.await?;
+            let (port, first, ephemeral) = Box::pin(meeting).await?;
             steps.tell("Waiting for response from the device daemon");
             let (reply, text) = self.first_reply(reply).await?;
             Ok::<_, Trouble>((port, first, ephemeral, reply, text))
