@@ -32,6 +32,8 @@ pub struct EnrollmentInfo {
     pub status: EnrollmentStatus,
     /// The new device's key, encrypted to the atSign; missing at the first device.
     pub encrypted_symmetric_key: Option<String>,
+    /// The new device reads initial counter blocks, so that its two keys need not be encrypted with one key stream.
+    pub takes_iv: bool,
 }
 
 /// Where an enrolment stands.
@@ -102,6 +104,7 @@ impl EnrollmentInfo {
             // News of a request does not say that it is pending.
             status: text("status").map_or(Ok(EnrollmentStatus::Pending), str::parse).ok()?,
             encrypted_symmetric_key: text("encryptedAPKAMSymmetricKey").map(str::to_owned),
+            takes_iv: json.get("takesIV").and_then(Json::as_bool) == Some(true),
         })
     }
 }
@@ -148,17 +151,23 @@ impl Client {
         let sealed = sealed.ok_or(ClientError::Malformed("an enrolment without a symmetric key"))?;
         let seal = || {
             let under = keys.encryption.decrypt_aes_key(sealed)?;
-            // The format wants a zero IV for both. Newer forms may not; the other side decides how it reads.
-            let private = under.encrypt_text(Iv::ZERO, &keys.encryption.to_base64())?;
-            Ok((private, under.encrypt_text(Iv::ZERO, &keys.self_encryption.to_base64())?))
+            // The old format wants a zero IV for both, which lets the server read the self key: it knows how the other
+            // text begins. Whoever can do better says so.
+            let iv = || if enrollment.takes_iv { Iv::generate() } else { Iv::ZERO };
+            let told = |iv: Iv| enrollment.takes_iv.then(|| iv.to_base64());
+            let (for_private, for_own) = (iv(), iv());
+            let private = under.encrypt_text(for_private, &keys.encryption.to_base64())?;
+            let own = under.encrypt_text(for_own, &keys.self_encryption.to_base64())?;
+            Ok(EnrollParams {
+                encrypted_default_encryption_private_key: Some(private),
+                enc_private_key_iv: told(for_private),
+                encrypted_default_self_encryption_key: Some(own),
+                self_enc_key_iv: told(for_own),
+                ..of(&enrollment.id)
+            })
         };
-        let (private, own) =
+        let params =
             seal().map_err(|_: postern_crypto::CryptoError| ClientError::Crypto("the keys for the new device"))?;
-        let params = EnrollParams {
-            encrypted_default_encryption_private_key: Some(private),
-            encrypted_default_self_encryption_key: Some(own),
-            ..of(&enrollment.id)
-        };
         self.enroll(EnrollOperation::Approve, false, params).await
     }
 

@@ -60,12 +60,15 @@ impl PendingEnrollment {
         let cannot = |_| ClientError::Crypto("the keys of the enrolment");
         let pkam = making.await.map_err(|_| cannot(CryptoError))?.map_err(cannot)?;
         let symmetric = AesKey::generate();
+        let public_key = pkam.public_key().map_err(cannot)?.to_base64();
         let params = EnrollParams {
             app_name: Some(wanted.app),
             device_name: Some(wanted.device),
             namespaces: Some(wanted.namespaces),
             otp: Some(wanted.passcode.to_string()),
-            apkam_public_key: Some(pkam.public_key().map_err(cannot)?.to_base64()),
+            apsk_legacy: Some(public_key.clone()),
+            apkam_public_key: Some(public_key),
+            takes_iv: Some(true),
             encrypted_apkam_symmetric_key: Some(published.encrypt_aes_key(&symmetric).map_err(cannot)?),
             apkam_keys_expiry_in_millis: wanted.keys_life.map(millis),
             ..EnrollParams::default()
@@ -127,10 +130,10 @@ impl PendingEnrollment {
         let key = AtKey::own(&format!("{}.{name}.__manage", self.id), &self.at_sign);
         let reply = wire.ask(&Request::Keys(Keys::Get(key))).await?;
         let json: Option<Json> = serde_json::from_str(&reply).ok();
-        let sealed = json.as_ref().and_then(|json| json.get("value")).and_then(Json::as_str);
-        let sealed = sealed.ok_or(ClientError::Malformed("a key that the approver handed over"))?;
-        self.symmetric
-            .decrypt_text(Iv::ZERO, sealed)
+        let member = |name: &str| json.as_ref().and_then(|json| json.get(name)).and_then(Json::as_str);
+        let sealed = member("value").ok_or(ClientError::Malformed("a key that the approver handed over"))?;
+        let iv = member("iv").map_or(Ok(Iv::ZERO), Iv::from_base64);
+        iv.and_then(|iv| self.symmetric.decrypt_text(iv, sealed))
             .map_err(|_| ClientError::Crypto("the keys that the approver handed over"))
     }
 }

@@ -243,6 +243,14 @@ async fn a_further_device_from_request_to_revocation() {
     let listed = alice.enrollments(&[EnrollmentStatus::Pending]).await.unwrap();
     assert_eq!(listed, std::slice::from_ref(&heard));
     alice.approve(&heard).await.unwrap();
+    // Two key streams: under one, the server could tell the self key from what it knows of the other text.
+    let handed = |name: &str| {
+        let key = AtKey::own(&format!("{}.{name}.__manage", pending.id()), &at("alice"));
+        let record = house.store.get(&at("alice"), &key).unwrap().unwrap();
+        let json: serde_json::Value = serde_json::from_str(&record.value).unwrap();
+        json["iv"].as_str().unwrap().to_owned()
+    };
+    assert_ne!(handed("default_enc_private_key"), handed("default_self_enc_key"));
     let keys = Arc::new(pending.poll().await.unwrap().unwrap());
     assert_eq!(alice.enrollment(pending.id()).await.unwrap().status, EnrollmentStatus::Approved);
 

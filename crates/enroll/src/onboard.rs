@@ -96,6 +96,7 @@ fn first_enrollment(keys: &AtKeys) -> Result<Enroll, OnboardError> {
             app_name: Some("firstApp".into()),
             device_name: Some("firstDevice".into()),
             apkam_public_key: Some(keys.pkam.public_key()?.to_base64()),
+            apsk_legacy: Some(keys.pkam.public_key()?.to_base64()),
             encrypted_default_encryption_private_key: Some(under.encrypt_text(Iv::ZERO, &keys.encryption.to_base64())?),
             // The format prescribes a zero IV for both. Under one key the server could add the two ciphertexts and
             // read most of the self encryption key; nobody ever asks for the first device's copy, so it is

@@ -29,6 +29,12 @@ pub(crate) struct EnrollmentRecord {
     pub(crate) encrypted_apkam_symmetric_key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) apkam_keys_expiry: Option<i64>,
+    /// It reads initial counter blocks beside the keys it is handed.
+    #[serde(rename = "takesIV", skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) takes_iv: bool,
+    /// What is published as its signing key from its approval on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) signing_key: Option<String>,
     /// Its key was the legacy key too when it was revoked; the legacy form is closed with it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) held_legacy_key: bool,
@@ -52,6 +58,8 @@ impl Default for EnrollmentRecord {
             approval: Approval { state: "pending".into() },
             encrypted_apkam_symmetric_key: None,
             apkam_keys_expiry: None,
+            takes_iv: false,
+            signing_key: None,
             held_legacy_key: false,
         }
     }
@@ -124,6 +132,15 @@ pub(crate) fn signing_record(id: &Uuid, state: EnrollmentState, owner: &AtSign) 
     Some(AtKey::public(&format!("_apsk.{id}.{letter}.__e"), owner))
 }
 
+/// A key as it is handed to a new device: `{"value":…}`, and `iv` beside it when it has one.
+pub(crate) fn handed_over(value: &str, iv: Option<&str>) -> String {
+    match iv {
+        Some(iv) => serde_json::json!({ "value": value, "iv": iv }),
+        None => serde_json::json!({ "value": value }),
+    }
+    .to_string()
+}
+
 /// The word of a state on the wire.
 pub(crate) fn state_word(state: EnrollmentState) -> &'static str {
     match state {
@@ -146,13 +163,18 @@ fn ids(store: &dyn Store, owner: &AtSign) -> Result<Vec<Uuid>, StoreError> {
 impl Kept {
     /// As `enroll:list` and `enroll:fetch` show it.
     pub(crate) fn shown(&self) -> serde_json::Value {
-        serde_json::json!({
+        let mut shown = serde_json::json!({
             "appName": self.record.app_name,
             "deviceName": self.record.device_name,
             "namespace": self.record.namespaces,
             "encryptedAPKAMSymmetricKey": self.record.encrypted_apkam_symmetric_key,
             "status": state_word(self.state),
-        })
+        });
+        // A member that others do not know is shown to those alone whom it concerns.
+        if let Some(shown) = shown.as_object_mut().filter(|_| self.record.takes_iv) {
+            shown.insert("takesIV".into(), true.into());
+        }
+        shown
     }
 
     /// What is left of its life at `now`, in milliseconds; `None`: no end.

@@ -111,6 +111,9 @@ pub const PENDING_ENROLLMENTS: usize = 1_000;
 /// Longest name of an app, a device or a namespace, in characters: three of them make a key of at most 248.
 pub const ENROLLMENT_TEXT_CHARS: usize = 100;
 
+/// Longest text that an enrolment publishes as its signing key. Source: the reference.
+pub const SIGNING_KEY_BYTES: usize = 20 * 1024;
+
 /// Namespaces of one enrolment. Real ones have two or three.
 pub const ENROLLMENT_NAMESPACES: usize = 64;
 

@@ -360,3 +360,32 @@ fn keys_of_an_enrolment_are_its_own() {
     one.ask("keys:delete:keyName:public:p.__public_keys.ns@alice", "data:-1\n@alice@");
     assert!(two.reply("keys:get:keyName:public:p.__public_keys.ns@alice").starts_with("error:AT0015-"));
 }
+
+/// Newer programs bring the key to be published with the request, and counter blocks with the approval.
+#[test]
+fn members_of_newer_programs() {
+    let house = House::new();
+    let with = |device: &str, more: &str, otp: &str| {
+        request(device, &json!({"a": "r"}), otp).replace("\"otp\"", &format!("{more},\"otp\""))
+    };
+    let otp = passcode(&mut house.owner());
+    let both = house.stranger().reply(&with("x", r#""apsk":{"v":1},"apskLegacy":"k""#, &otp));
+    assert!(both.starts_with("error:AT0022-"), "{both}");
+    for (device, more, published) in
+        [("one", r#""apskLegacy":"MIIB""#, "MIIB"), ("two", r#""apsk":{"v":1},"takesIV":true"#, r#"{"v":1}"#)]
+    {
+        let otp = passcode(&mut house.owner());
+        let id = data(&house.stranger().reply(&with(device, more, &otp)))["enrollmentId"].as_str().unwrap().to_owned();
+        let anyone = || house.world.connect().reply(&format!("lookup:_apsk.{id}.a.__e@alice"));
+        assert!(anyone().starts_with("error:AT0015-"), "published before it was approved");
+        let shown = data(&house.owner().reply(&on("fetch", &id)));
+        assert_eq!(shown.get("takesIV").and_then(Json::as_bool), (device == "two").then_some(true));
+        let line = approve(&id).replace("\"enrollmentId\"", "\"encPrivateKeyIV\":\"aXY=\",\"enrollmentId\"");
+        house.owner().ask(&line, &decided(&id, "approved"));
+        assert_eq!(anyone(), format!("data:{published}\n@"));
+        let mut owner = house.login(&id);
+        let get = |name: &str| format!("keys:get:keyName:{id}.{name}.__manage@alice");
+        assert_eq!(data(&owner.reply(&get("default_enc_private_key"))), json!({"value": "ZW5j", "iv": "aXY="}));
+        assert_eq!(data(&owner.reply(&get("default_self_enc_key"))), json!({"value": "c2Vs"}));
+    }
+}

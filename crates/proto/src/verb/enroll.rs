@@ -61,9 +61,25 @@ pub struct EnrollParams {
     /// AES under the APKAM symmetric key, base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encrypted_default_encryption_private_key: Option<String>,
+    /// Initial counter block of that, base64; zero when absent. Newer programs send and read it.
+    #[serde(rename = "encPrivateKeyIV", skip_serializing_if = "Option::is_none")]
+    pub enc_private_key_iv: Option<String>,
     /// AES under the APKAM symmetric key, base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encrypted_default_self_encryption_key: Option<String>,
+    /// Initial counter block of that, base64; zero when absent.
+    #[serde(rename = "selfEncKeyIV", skip_serializing_if = "Option::is_none")]
+    pub self_enc_key_iv: Option<String>,
+    /// The device that asks reads those two. Ours alone: with a zero block for both, one key stream encrypts two texts,
+    /// and whoever stores them reads the shorter.
+    #[serde(rename = "takesIV", skip_serializing_if = "Option::is_none")]
+    pub takes_iv: Option<bool>,
+    /// What to publish as the enrolment's signing key once it is approved, as it stands. Newer programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apsk_legacy: Option<String>,
+    /// The same as JSON; never both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apsk: Option<serde_json::Value>,
     /// RSA to the atSign's encryption key, base64.
     #[serde(rename = "encryptedAPKAMSymmetricKey", skip_serializing_if = "Option::is_none")]
     pub encrypted_apkam_symmetric_key: Option<String>,

@@ -7,7 +7,7 @@ use postern_store::{Batch, LogAs};
 use serde_json::{Value as Json, json};
 
 use super::{internal, mandatory, may_decide, meant, unknown};
-use crate::enrollments::{Kept, PRIVATE_KEY, SELF_KEY, record_key, signing_record, state_word};
+use crate::enrollments::{Kept, PRIVATE_KEY, SELF_KEY, handed_over, record_key, signing_record, state_word};
 use crate::verbs::{Call, Plan, Planned, Refusal};
 
 const LEGACY_KEY: &str = "at_pkam_publickey";
@@ -82,14 +82,17 @@ fn approve(
     params: &EnrollParams,
 ) -> Result<Batch, Refusal> {
     let life = kept.record.apkam_keys_expiry;
-    for (end, value, name) in [
-        (PRIVATE_KEY, &params.encrypted_default_encryption_private_key, "encryptedDefaultEncryptionPrivateKey"),
-        (SELF_KEY, &params.encrypted_default_self_encryption_key, "encryptedDefaultSelfEncryptionKey"),
+    let (private, own) =
+        (&params.encrypted_default_encryption_private_key, &params.encrypted_default_self_encryption_key);
+    for (end, value, iv, name) in [
+        (PRIVATE_KEY, private, &params.enc_private_key_iv, "encryptedDefaultEncryptionPrivateKey"),
+        (SELF_KEY, own, &params.self_enc_key_iv, "encryptedDefaultSelfEncryptionKey"),
     ] {
         let value = mandatory(value, name, "approve")?;
         let key = AtKey::own(&format!("{}{end}", kept.id), me);
-        batch = call.keep(batch, me, &key, json!({ "value": value }).to_string(), life)?;
+        batch = call.keep(batch, me, &key, handed_over(&value, iv.as_deref()), life)?;
     }
+    batch = call.publish_signing_key(batch, me, &kept.id, &kept.record, life)?;
     let key = published_key(kept, me);
     // App and device are texts of a stranger's choice; where they make no name, nothing is published.
     if key.check().is_ok() {

@@ -4,13 +4,13 @@ mod decide;
 mod request;
 mod show;
 
-use postern_dialogue::server::Authority;
+use postern_dialogue::server::{Authority, EnrollmentState};
 use postern_proto::verb::{Enroll, EnrollOperation, EnrollParams};
 use postern_proto::{AtKey, AtSign, ErrorCode, Metadata, ProtocolError, Record, Uuid};
 use postern_store::{Batch, LogAs, StoreError};
 
 use super::{Call, Planned, Refusal};
-use crate::enrollments::{self, Kept};
+use crate::enrollments::{self, EnrollmentRecord, Kept};
 
 pub(super) fn plan(call: &Call<'_>, enroll: &Enroll) -> Planned {
     if enroll.operation == EnrollOperation::Request {
@@ -70,13 +70,29 @@ impl Call<'_> {
         })
     }
 
+    /// Publishes the signing key that an enrolment brought with its request: relays and devices check its messages
+    /// with it before it has ever logged in.
+    fn publish_signing_key(
+        &self,
+        batch: Batch,
+        me: &AtSign,
+        id: &Uuid,
+        record: &EnrollmentRecord,
+        life: Option<i64>,
+    ) -> Result<Batch, StoreError> {
+        match (&record.signing_key, enrollments::signing_record(id, EnrollmentState::Approved, me)) {
+            (Some(text), Some(key)) => self.keep(batch, me, &key, text.clone(), life),
+            _ => Ok(batch),
+        }
+    }
+
     /// The same of an enrolment.
     fn keep_enrollment(
         &self,
         batch: Batch,
         me: &AtSign,
         id: &Uuid,
-        record: &enrollments::EnrollmentRecord,
+        record: &EnrollmentRecord,
         life: Option<i64>,
     ) -> Result<Batch, Refusal> {
         let text = serde_json::to_string(record).map_err(|_| internal("enrollment cannot be stored"))?;

@@ -12,9 +12,10 @@ use postern_store::{Assert, Batch};
 use serde_json::json;
 
 use super::{internal, mandatory};
-use crate::enrollments::{self, Approval, EnrollmentRecord, PRIVATE_KEY, RECORD, SELF_KEY, state_word};
+use crate::enrollments::{self, Approval, EnrollmentRecord, PRIVATE_KEY, RECORD, SELF_KEY, handed_over, state_word};
 use crate::limits::{
     ENROLLMENT_NAMESPACES, ENROLLMENT_NEWS_MS, ENROLLMENT_TEXT_CHARS, PENDING_ENROLLMENT_MS, PENDING_ENROLLMENTS,
+    SIGNING_KEY_BYTES,
 };
 use crate::verbs::{Call, Plan, Planned, Refusal};
 
@@ -56,15 +57,16 @@ fn first_device(call: &Call<'_>, me: &Authority, params: &EnrollParams) -> Plann
     };
     let public_key = record.apkam_public_key.clone();
     let mut batch = call.keep_enrollment(Batch::new(call.now), me.owner(), &id, &record, life)?;
-    for (end, value) in [
-        (PRIVATE_KEY, &params.encrypted_default_encryption_private_key),
-        (SELF_KEY, &params.encrypted_default_self_encryption_key),
+    for (end, value, iv) in [
+        (PRIVATE_KEY, &params.encrypted_default_encryption_private_key, &params.enc_private_key_iv),
+        (SELF_KEY, &params.encrypted_default_self_encryption_key, &params.self_enc_key_iv),
     ] {
         if let Some(value) = value {
             let key = AtKey::own(&format!("{id}{end}"), me.owner());
-            batch = call.keep(batch, me.owner(), &key, json!({ "value": value }).to_string(), life)?;
+            batch = call.keep(batch, me.owner(), &key, handed_over(value, iv.as_deref()), life)?;
         }
     }
+    batch = call.publish_signing_key(batch, me.owner(), &id, &record, life)?;
     batch = call.keep(batch, me.owner(), &AtKey::private_key("at_pkam_publickey"), public_key.clone(), None)?;
     let reply = Reply::json(&json!({"enrollmentId": id.as_str(), "status": "approved"}));
     let mut plan = Plan::change(batch, reply)?;
@@ -91,13 +93,16 @@ fn ask(call: &Call<'_>, owner: &AtSign, batch: Batch, params: &EnrollParams) -> 
 
 /// What monitors with `selfNotifications` hear.
 fn news(call: &Call<'_>, owner: &AtSign, id: &Uuid, record: &EnrollmentRecord) -> Notification {
-    let value = json!({
+    let mut value = json!({
         "encryptedApkamSymmetricKey": record.encrypted_apkam_symmetric_key,
         "encryptedAPKAMSymmetricKey": record.encrypted_apkam_symmetric_key,
         "appName": record.app_name,
         "deviceName": record.device_name,
         "namespace": record.namespaces,
     });
+    if let Some(value) = value.as_object_mut().filter(|_| record.takes_iv) {
+        value.insert("takesIV".into(), true.into());
+    }
     Notification {
         id: id.clone().into(),
         from: owner.clone(),
@@ -166,6 +171,8 @@ struct Wanted {
     namespaces: BTreeMap<String, String>,
     /// Milliseconds from the approval on.
     life: Option<i64>,
+    /// What is to be published.
+    signing_key: Option<String>,
 }
 
 impl Wanted {
@@ -208,7 +215,18 @@ impl Wanted {
             Some(ms) if ms < 0 => return Err(bad("apkamKeysExpiryInMillis is negative")),
             life => life.filter(|ms| *ms > 0),
         };
-        Ok(Self { app, device, public_key, namespaces, life })
+        let signing_key = match (&params.apsk_legacy, &params.apsk) {
+            (Some(_), Some(_)) => return Err(bad("apsk and apskLegacy exclude each other")),
+            (Some(text), None) if text.is_empty() || text.contains(char::is_control) => {
+                return Err(bad("apskLegacy is no plain text"));
+            }
+            (Some(text), None) => Some(text.clone()),
+            (None, apsk) => apsk.as_ref().map(ToString::to_string),
+        };
+        if signing_key.as_ref().is_some_and(|text| text.len() > SIGNING_KEY_BYTES) {
+            return Err(bad("the signing key to be published is too long"));
+        }
+        Ok(Self { app, device, public_key, namespaces, life, signing_key })
     }
 
     /// Pending.
@@ -220,6 +238,8 @@ impl Wanted {
             namespaces: self.namespaces,
             encrypted_apkam_symmetric_key: params.encrypted_apkam_symmetric_key.clone(),
             apkam_keys_expiry: self.life,
+            takes_iv: params.takes_iv == Some(true),
+            signing_key: self.signing_key,
             ..EnrollmentRecord::default()
         }
     }
