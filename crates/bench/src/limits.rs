@@ -53,3 +53,26 @@ pub(crate) const SETUP_ROUNDS_QUICK: usize = 3;
 pub(crate) const BULK_ROUNDS: usize = 5;
 /// The same with `--quick`.
 pub(crate) const BULK_ROUNDS_QUICK: usize = 1;
+
+/// How long each verb is said over and over, per number of connections.
+pub(crate) const VERB_SPAN: Duration = Duration::from_secs(4);
+/// The same with `--quick`.
+pub(crate) const VERB_SPAN_QUICK: Duration = Duration::from_millis(500);
+/// Connections of the crowded column.
+pub(crate) const VERB_CROWD: usize = 100;
+/// Puts and gets by the published SDK.
+pub(crate) const PUBLISHED_ROUNDS: usize = 200;
+/// The same with `--quick`.
+pub(crate) const PUBLISHED_ROUNDS_QUICK: usize = 10;
+/// Monitors on a server that is killed: the figure that is promised.
+pub(crate) const FLEET: usize = 5_000;
+/// The same with `--quick`.
+pub(crate) const FLEET_QUICK: usize = 100;
+/// All monitors are back by then: the promise.
+pub(crate) const FLEET_BACK: Duration = Duration::from_secs(30);
+/// After that long a monitor that is not back is counted as lost.
+pub(crate) const FLEET_PATIENCE: Duration = Duration::from_secs(180);
+/// Logins under way at once while the fleet gathers: below what the server lets one address have.
+pub(crate) const FLEET_GATHERS: usize = 64;
+/// Silence after which a monitor tests its connection, as `sshnpd` does it.
+pub(crate) const FLEET_HEARTBEAT: Duration = Duration::from_secs(15);

@@ -3,6 +3,8 @@
 
 mod bulk;
 mod cpu;
+mod crowd;
+mod fleet;
 mod floor;
 mod host;
 mod idle;
@@ -12,8 +14,10 @@ mod load;
 mod peers;
 mod process;
 mod product;
+mod published;
 mod setup;
 mod table;
+mod verbs;
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -102,6 +106,12 @@ enum Subject {
     Setup,
     Delay,
     Idle,
+    /// Verbs on one connection and on a hundred
+    Verbs,
+    /// A put and a get between two atSigns by the published Python SDK
+    Published,
+    /// A restart of the server under 5,000 monitors
+    Fleet,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -113,6 +123,9 @@ struct Report {
     bulk: Vec<bulk::Row>,
     setup: Vec<setup::Row>,
     idle: Vec<idle::Row>,
+    verbs: Vec<verbs::Row>,
+    published: Vec<published::Row>,
+    fleet: Option<fleet::Figures>,
     checks: Vec<Check>,
 }
 
@@ -206,6 +219,20 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
             report.checks.push(idle::per_monitor());
         }
     }
+    if wanted(Subject::Verbs) {
+        let span = if args.quick { limits::VERB_SPAN_QUICK } else { limits::VERB_SPAN };
+        report.verbs = verbs::run(&accounts, &site, span)?;
+    }
+    if wanted(Subject::Published) {
+        let rounds = if args.quick { limits::PUBLISHED_ROUNDS_QUICK } else { limits::PUBLISHED_ROUNDS };
+        report.published = published::run(&accounts, &site, rounds);
+    }
+    if wanted(Subject::Fleet) {
+        let monitors = if args.quick { limits::FLEET_QUICK } else { limits::FLEET };
+        let figures = fleet::run(&accounts, &site, monitors)?;
+        report.checks.extend(figures.checks());
+        report.fleet = Some(figures);
+    }
     report.load_after = load_average();
 
     print(&report);
@@ -251,6 +278,15 @@ fn print(report: &Report) {
     }
     if !report.idle.is_empty() {
         idle::print(&report.idle);
+    }
+    if !report.verbs.is_empty() {
+        verbs::print(&report.verbs);
+    }
+    if !report.published.is_empty() {
+        published::print(&report.published);
+    }
+    if let Some(figures) = &report.fleet {
+        figures.print();
     }
     if !report.checks.is_empty() {
         say("\nBounds");

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, ensure};
 
@@ -22,8 +22,8 @@ use crate::table::Check;
 /// Row name of everything here.
 pub(crate) const NAME: &str = "postern";
 
-const CLIENT: &str = "@client";
-const DEVICE: &str = "@device";
+pub(crate) const CLIENT: &str = "@client";
+pub(crate) const DEVICE: &str = "@device";
 const RELAY: &str = "@relay";
 const DEVICE_NAME: &str = "gateway";
 /// Where sshnp tells ssh to look the device's host key up.
@@ -69,11 +69,56 @@ impl House {
         Ok(house)
     }
 
+    /// The server alone, and keys of two atSigns.
+    pub(crate) fn stand_server(accounts: &Accounts, site: &Site) -> anyhow::Result<Self> {
+        let program = program()?;
+        let dir = tempfile::Builder::new().prefix("server-").tempdir_in(&site.dir)?.keep();
+        for home in [CLIENT, DEVICE, RELAY] {
+            fs::create_dir_all(dir.join(home))?;
+        }
+        let server_at = site.server.at(free_port()?);
+        let mut house = Self {
+            processes: Vec::new(),
+            accounts: vec![accounts.account(Role::Relay)],
+            program,
+            root: server_at.to_string(),
+            dir,
+            daemon: 0,
+        };
+        let secrets = house.found(&site.server, server_at)?;
+        house.start_server(&site.server, server_at)?;
+        house.activate(site, &secrets)?;
+        Ok(house)
+    }
+
+    /// `kill -9` to the server that stands alone, and its successor at once; returns when that says it listens.
+    pub(crate) fn replace_server(&mut self, site: &Site) -> anyhow::Result<()> {
+        self.processes.clear();
+        let at = self.root.parse().context("the root is an address")?;
+        self.start_server(&site.server, at)
+    }
+
+    /// CPU time of the server so far, its predecessors' included.
+    pub(crate) fn server_used(&self) -> Duration {
+        self.accounts.first().map_or(Duration::ZERO, Account::used)
+    }
+
+    /// `host:port` of the atDirectory.
+    pub(crate) fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// Certificate of the server's private CA.
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.server_dir().join("ca.pem")
+    }
+
     fn server_dir(&self) -> PathBuf {
         self.dir.join("server")
     }
 
-    fn keys(&self, at_sign: &str) -> PathBuf {
+    /// The key file of an atSign.
+    pub(crate) fn keys(&self, at_sign: &str) -> PathBuf {
         self.dir.join(at_sign).join("keys.atKeys")
     }
 
@@ -255,7 +300,7 @@ impl Way for PosternWay {
 }
 
 impl Entrance for PosternEntrance {
-    fn remote_true(&self, site: &Site) -> anyhow::Result<std::time::Duration> {
+    fn remote_true(&self, site: &Site) -> anyhow::Result<Duration> {
         time_to_end(self.house.sshnp(site, &self.ssh, "").args(["--", "true"]))
     }
 
