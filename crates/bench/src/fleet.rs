@@ -30,10 +30,12 @@ pub(crate) struct Figures {
     lost: usize,
     /// Monitors that heard a notification sent after that.
     heard: usize,
-    /// Tries that the new server ended, from its ready line on.
-    refused: usize,
-    /// Tries before its ready line: nobody listened.
+    /// Tries that met nobody: the port was closed.
     nobody_there: usize,
+    /// Tries that the client gave up because they took too long.
+    too_slow: usize,
+    /// Connections that the server took and ended before the login: no seat.
+    refused: usize,
     /// CPU seconds of the server, from the kill until all were back.
     server_cpu: f64,
     /// What refused tries said, the most frequent few.
@@ -63,6 +65,7 @@ impl Figures {
         row("lost", self.lost.to_string());
         row("hear a notification afterwards", self.heard.to_string());
         row("tries while nobody listened", self.nobody_there.to_string());
+        row("tries that took too long", self.too_slow.to_string());
         row("connections refused by the new server", self.refused.to_string());
         for reason in &self.reasons {
             row("", reason.clone());
@@ -85,9 +88,10 @@ pub(crate) fn run(accounts: &Accounts, site: &Site, monitors: usize) -> anyhow::
     tries.forget();
     let (used, killed) = (house.server_used(), Instant::now());
     house.replace_server(site)?;
-    let nobody_there = tries.forget().len();
     let back = crowd.run(wait_for_all(&crowd, &fleet, killed));
-    let refused = tries.forget();
+    let (nobody_there, rest): (Vec<_>, Vec<_>) =
+        tries.forget().into_iter().partition(|text| text.contains("(os error 111)"));
+    let (too_slow, refused): (Vec<_>, Vec<_>) = rest.into_iter().partition(|text| text.contains("timed out"));
     let server_cpu = house.server_used().saturating_sub(used).as_secs_f64();
 
     progress("fleet: a notification for all");
@@ -103,7 +107,8 @@ pub(crate) fn run(accounts: &Accounts, site: &Site, monitors: usize) -> anyhow::
         lost: monitors - times.len(),
         heard,
         refused: refused.len(),
-        nobody_there,
+        nobody_there: nobody_there.len(),
+        too_slow: too_slow.len(),
         server_cpu,
         reasons: most_frequent(refused),
     })

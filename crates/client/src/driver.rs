@@ -142,7 +142,10 @@ impl Driver {
                     tracing::debug!(%error, "reconnecting");
                     self.known = None;
                 }
-                Err(_) => self.known = None,
+                Err(_) => {
+                    tracing::debug!(error = "timed out", "reconnecting");
+                    self.known = None;
+                }
             }
         }
     }
