@@ -11,6 +11,7 @@ use postern_net::{ready, signals};
 use postern_observe::say;
 use postern_proto::verb::Noop;
 use postern_proto::{Notification, Request, SigningKeyName};
+use postern_rendezvous::hints::{LATENCY_REQUEST, LATENCY_RESPONSE, RelayMap};
 use postern_session::{Dialect, Door, Guest, NAMESPACE, SshPublicKey};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -52,6 +53,7 @@ enum Verb {
     PushKey,
     Ssh,
     Npt,
+    RelayLatency,
 }
 
 impl Verb {
@@ -63,6 +65,7 @@ impl Verb {
             "sshpublickey" => Self::PushKey,
             "ssh_request" => Self::Ssh,
             "npt_request" if dialect.is_v5() => Self::Npt,
+            LATENCY_REQUEST if dialect == Dialect::Current => Self::RelayLatency,
             _ => return None,
         })
     }
@@ -181,6 +184,7 @@ impl Daemon {
             Verb::PushKey => self.take_key(push).await,
             Verb::Ssh => self.ssh_request(push, guest).await,
             Verb::Npt => self.npt_request(push, guest).await,
+            Verb::RelayLatency => self.measure_relays(push).await,
         }
     }
 
@@ -201,6 +205,20 @@ impl Daemon {
         );
         if let Err(error) = sent {
             tracing::warn!(to = %push.from, %error, "could not answer a ping");
+        }
+    }
+
+    /// Tells a client how far relays are from here. It dials no more than a session request could make it dial.
+    async fn measure_relays(&self, push: &Notification) {
+        let text = match self.client.open(push).await {
+            Ok(text) => text,
+            Err(error) => return tracing::warn!(from = %push.from, %error, "could not read a list of relays"),
+        };
+        let Some(relays) = RelayMap::parse(&text) else { return };
+        let name = format!("{LATENCY_RESPONSE}.{}.{NAMESPACE}", self.config.device);
+        let text = postern_link::latencies(&relays).await.print();
+        if let Err(error) = self.client.notify(&push.from, &name, &text, Some(REPLY_LIFE)).await {
+            tracing::warn!(to = %push.from, %error, "could not tell how far the relays are");
         }
     }
 

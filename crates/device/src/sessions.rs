@@ -235,18 +235,15 @@ impl Daemon {
         };
         let auth = match &request.relay.auth {
             None => RelayAuth::Nothing,
-            Some(Asked::Payload { client_nonce, rvd_nonce }) => {
-                let line = AuthLine::new(request.session_id.as_str(), client_nonce, rvd_nonce);
-                let signature = signer.sign(SignatureHash::Sha256, line.signed_text().as_bytes())?;
-                RelayAuth::Line(Arc::new(SignedLine::new(line, signature)))
-            }
-            Some(Asked::Escr(key)) => {
-                let name = self.client.signing_key_name().map_err(|_| CryptoError)?;
-                let keys = Arc::clone(&self.client.identity().keys);
-                let signer = ChallengeSigner::new(name, move |text| keys.pkam.sign(SignatureHash::Sha256, text));
-                let key = AesKey::from_base64(key.reveal())?;
-                RelayAuth::Escr(Arc::new(EscrProver::new(request.session_id.as_str(), Side::B, key, signer)))
-            }
+            Some(Asked::Payload { client_nonce, rvd_nonce }) => self.signed_line(request, client_nonce, rvd_nonce)?,
+            Some(Asked::Escr { key, nonces }) => match (self.challenge_signer(), nonces) {
+                (Some(signer), _) => {
+                    let key = AesKey::from_base64(key.reveal())?;
+                    RelayAuth::Escr(Arc::new(EscrProver::new(request.session_id.as_str(), Side::B, key, signer)))
+                }
+                (None, Some((client_nonce, rvd_nonce))) => self.signed_line(request, client_nonce, rvd_nonce)?,
+                (None, None) => return Err(CryptoError),
+            },
         };
         let reply = Reply { session_id: request.session_id.clone(), keys: sealed, ephemeral };
         let reply = reply.print(request.is_ssh, signer)?;
@@ -254,6 +251,20 @@ impl Daemon {
         let relay = RelayPort { host, port, auth, numbered: dialect.numbers_sockets() };
         let stop = self.tasks.token().child_token();
         Ok((DeviceSession { relay, target: request.target.clone(), keys, stop }, reply))
+    }
+
+    fn signed_line(&self, request: &SessionRequest, client: &str, relay: &str) -> Result<RelayAuth, CryptoError> {
+        let line = AuthLine::new(request.session_id.as_str(), client, relay);
+        let signer = &self.client.identity().keys.encryption;
+        let signature = signer.sign(SignatureHash::Sha256, line.signed_text().as_bytes())?;
+        Ok(RelayAuth::Line(Arc::new(SignedLine::new(line, signature))))
+    }
+
+    /// None while our signing key is not published, and in generations that knew no challenges.
+    fn challenge_signer(&self) -> Option<ChallengeSigner> {
+        let name = self.signing_key.get().filter(|_| self.config.dialect.answers_challenges())?;
+        let keys = Arc::clone(&self.client.identity().keys);
+        Some(ChallengeSigner::new(name.clone(), move |text| keys.pkam.sign(SignatureHash::Sha256, text)))
     }
 
     fn reply_name(&self, id: &Uuid) -> String {

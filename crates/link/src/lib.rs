@@ -3,11 +3,13 @@
 mod control;
 mod device;
 mod dial;
+mod latency;
 pub mod limits;
 mod pump;
 mod tunnel;
 
 pub use device::{DeviceSession, LinkError};
 pub use dial::{RelayAuth, RelayPort};
+pub use latency::latencies;
 pub use pump::{Carried, Crypt, pump};
 pub use tunnel::{ClientSession, bind_local};

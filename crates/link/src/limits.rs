@@ -8,6 +8,10 @@ pub const DIAL: Duration = Duration::from_secs(10);
 pub const AUTH_WRITE: Duration = Duration::from_secs(5);
 /// Longest verdict of a relay on our proof, which is `ok` or some 20 characters.
 pub const VERDICT_CHARS: usize = 64;
+/// To reach a relay that is measured: who takes longer is not the nearest.
+pub const KNOCK: Duration = Duration::from_secs(2);
+/// Connections by which a relay is measured; the first may wait for a name to be resolved.
+pub const KNOCKS: usize = 3;
 /// First buffer of a direction that has something to say: an interactive session never needs more.
 pub const FIRST_BUFFER: usize = 16 * 1024;
 /// Largest buffer of a direction: fewer, larger system calls for bulk; two of them are held while data flows.

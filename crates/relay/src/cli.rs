@@ -21,7 +21,7 @@ use crate::limits::{LONGEST_DETECT_WINDOW, MANAGERS, SINGLE_PORT};
 ///
 /// Exit status: 0 stopped by a signal, 1 cannot run (arguments, configuration file, keys, refused login, port taken).
 #[derive(Parser)]
-#[command(name = "srvd", version, max_term_width = 100)]
+#[command(name = "srvd", version, args_override_self = true, max_term_width = 100)]
 struct Flags {
     /// atSign of this relay.
     #[arg(short = 'a', long = "atsign", value_name = "@RELAY")]

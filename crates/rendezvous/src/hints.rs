@@ -66,7 +66,11 @@ impl ModesHint {
 
 /// Name of the question where a relay is.
 pub const DISCOVER_REQUEST: &str = "discover_request";
+/// Name of a client's question how far relays are from the device.
+pub const LATENCY_REQUEST: &str = "relay_latency_request";
 /// Name of its answer.
+pub const LATENCY_RESPONSE: &str = "relay_latency_response";
+/// Name of a relay's answer where it is.
 pub const DISCOVER_RESPONSE: &str = "discover_response";
 
 /// "Tell me these of yourself."

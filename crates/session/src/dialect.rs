@@ -40,6 +40,11 @@ impl Dialect {
         self >= Self::V5_11
     }
 
+    /// Answers a relay's challenges (relay authentication mode `escr`).
+    pub fn answers_challenges(self) -> bool {
+        self >= Self::V5_11
+    }
+
     /// Numbers its relay sockets, so that none is joined with another's.
     pub fn numbers_sockets(self) -> bool {
         self == Self::Current

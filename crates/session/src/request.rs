@@ -121,8 +121,13 @@ pub enum RelayAuth {
         /// The relay's.
         rvd_nonce: String,
     },
-    /// Answers to the relay's challenges, hidden by this key.
-    Escr(RelayAuthKey),
+    /// Answers to the relay's challenges.
+    Escr {
+        /// What hides them.
+        key: RelayAuthKey,
+        /// The nonces for a signed line: relays that find out by themselves take one from a device that cannot answer.
+        nonces: Option<(String, String)>,
+    },
 }
 
 /// Either request with its defaults filled in.
@@ -231,7 +236,7 @@ fn asked_auth(
         (Some(true), None | Some("payload")) => {
             Some(Some(RelayAuth::Payload { client_nonce: client_nonce?, rvd_nonce: rvd_nonce? }))
         }
-        (Some(true), Some("escr")) => Some(Some(RelayAuth::Escr(key?))),
+        (Some(true), Some("escr")) => Some(Some(RelayAuth::Escr { key: key?, nonces: client_nonce.zip(rvd_nonce) })),
         (Some(true), Some(_)) => None,
         _ => Some(None),
     }
@@ -273,7 +278,9 @@ mod tests {
         assert!(!format!("{request:?}").contains("c2VjcmV0"), "a secret has no Debug");
         let printed = serde_json::to_string(&request).unwrap();
         assert!(printed.starts_with(newer.trim_end_matches('}')), "{printed}");
-        assert_eq!(request.check().unwrap().relay.auth, Some(RelayAuth::Escr(RelayAuthKey::new("c2VjcmV0".into()))));
+        let key = RelayAuthKey::new("c2VjcmV0".into());
+        let escr = RelayAuth::Escr { key, nonces: Some(("c".into(), "r".into())) };
+        assert_eq!(request.check().unwrap().relay.auth, Some(escr));
         let check = |text: &str| serde_json::from_str::<NptRequest>(text).unwrap().check();
         assert!(check(&newer.replace("escr", "later")).is_none(), "a way that we do not know");
         assert!(check(&newer.replace("\"relayAuthAesKey\":\"c2VjcmV0\",", "")).is_none(), "no key");

@@ -44,6 +44,8 @@ pub struct Options {
     pub authorize_client: bool,
     /// Further words for the daemon.
     pub device_words: Vec<String>,
+    /// Further words for the relay.
+    pub relay_words: Vec<String>,
     /// Further atSigns, activated, that the daemon does not know.
     pub strangers: Vec<String>,
     /// Host name and port of the server instead of `localhost` and a free port, for programs that know only one.
@@ -113,6 +115,7 @@ impl Default for Options {
             permit_open: Vec::new(),
             authorize_client: true,
             device_words: Vec::new(),
+            relay_words: Vec::new(),
             strangers: Vec::new(),
             server_name: None,
             ssh_port: None,
@@ -324,6 +327,22 @@ impl World {
         command
     }
 
+    /// `srvd` of this atSign, ready for further words.
+    pub fn srvd(&self, at_sign: &str) -> Command {
+        let mut command = self.postern(at_sign);
+        command.args(["srvd", "-v", "-a", at_sign, "-i", &self.server_host]);
+        command.arg("-k").arg(self.key_file(at_sign)).args(["--root-domain", &self.root()]);
+        command.args(&self.options.relay_words);
+        command
+    }
+
+    /// Starts one more relay beside the house's own; ready when this returns.
+    pub fn start_relay(&self, srvd: Command) -> anyhow::Result<Process> {
+        let mut process = Process::start(srvd)?;
+        process.wait_for_line(READY, |line| is_ready(Piece::Relay, line))?;
+        Ok(process)
+    }
+
     /// Starts one more daemon beside the house's own; ready when this returns.
     pub fn start_daemon(&self, sshnpd: Command) -> anyhow::Result<Process> {
         let mut process = Process::start(sshnpd)?;
@@ -425,12 +444,7 @@ impl World {
                 command.args(["--listen", &self.server_address.to_string()]);
                 Process::start(command)
             }
-            Piece::Relay => {
-                let mut command = self.postern(Self::RELAY);
-                command.args(["srvd", "-v", "-a", Self::RELAY, "-i", &self.server_host]);
-                command.arg("-k").arg(self.key_file(Self::RELAY)).args(["--root-domain", &self.root()]);
-                Process::start(command)
-            }
+            Piece::Relay => Process::start(self.srvd(Self::RELAY)),
             Piece::Device => {
                 let mut command = self.sshnpd(Self::DEVICE_NAME);
                 command.arg("-s").args(&self.options.device_words);

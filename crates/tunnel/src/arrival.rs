@@ -24,13 +24,6 @@ pub(crate) struct Parties {
     pub(crate) session: Uuid,
 }
 
-impl Parties {
-    /// What the atServer is asked to push: nothing but what belongs to this session.
-    pub(crate) fn monitor_regex(&self) -> String {
-        format!(r"heartbeat\.{}\.{NAMESPACE}@|{}\.", self.device, self.session)
-    }
-}
-
 /// Sorts until the session ends. Messages from anybody else are passed over.
 pub(crate) fn sort(parties: Parties, client: Client, mut inbox: Inbox, tasks: &Tasks) -> Arrivals {
     // Two: the first counts, a second is kept for the one case where it matters.

@@ -1,12 +1,14 @@
 //! The clients: `sshnp` runs ssh into a device, `npt` brings one of its ports here.
 
 mod arrival;
+mod choose;
 mod detach;
 mod devices;
 mod env_file;
 mod limits;
 mod npt;
 mod npt_cli;
+mod relay;
 mod session;
 mod ssh;
 mod ssh_tunnel;

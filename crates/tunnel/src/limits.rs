@@ -6,6 +6,12 @@ use std::time::Duration;
 pub(crate) const PING: Duration = Duration::from_secs(20);
 /// For the relay's answer.
 pub(crate) const RELAY: Duration = Duration::from_secs(20);
+/// For relays to say where they are. Source: NoPorts, 10 s.
+pub(crate) const DISCOVER: Duration = Duration::from_secs(10);
+/// For the others, once one has: a relay that answers so late is not the nearest.
+pub(crate) const DISCOVER_REST: Duration = Duration::from_secs(2);
+/// For the device's times to the relays: three connections of 2 s at most, and the way there and back.
+pub(crate) const LATENCY: Duration = Duration::from_secs(8);
 /// For the device's answer to the session request.
 pub(crate) const REPLY: Duration = Duration::from_secs(15);
 /// Life of what our notifications speak of.

@@ -11,6 +11,7 @@ use postern_observe::{Verbosity, say};
 use postern_proto::AtSign;
 use postern_session::{DeviceName, Dialect, parse_span};
 
+use crate::relay::{NAME_A_RELAY, relay_auth, relays};
 use crate::session::Common;
 
 /// Brings a port of a device, or one that the device can reach, to this machine.
@@ -31,9 +32,9 @@ struct Flags {
     /// Name of the device.
     #[arg(short = 'd', long)]
     device: String,
-    /// atSign of the relay.
-    #[arg(short = 'r', long, value_name = "@RELAY")]
-    srvd: String,
+    /// atSign of the relay; of several, separated by commas, the nearest is taken.
+    #[arg(short = 'r', long, value_name = "@RELAY,...")]
+    srvd: Option<String>,
     /// Target port.
     #[arg(short = 'p', long, alias = "rp", value_parser = clap::value_parser!(u16).range(1..))]
     remote_port: u16,
@@ -87,9 +88,11 @@ struct Flags {
     /// Do not encrypt: whoever runs the relay can read and change everything.
     #[arg(long, alias = "no-et")]
     no_encrypt_rvd_traffic: bool,
-    #[arg(long, alias = "ram", default_value = "payload", hide = true)]
-    relay_auth_mode: String,
-    #[arg(long = "443", hide = true)]
+    /// How sockets prove to the relay whose they are, payload or escr [default: escr where relay and device can].
+    #[arg(long, alias = "ram", value_name = "MODE")]
+    relay_auth_mode: Option<String>,
+    /// Go through a single port of the relay, both ends; for networks that let nothing else out.
+    #[arg(long = "443")]
     only_443: bool,
     /// Behave as an older client, for tests of daemons: 5.6, 5.11 or current.
     #[arg(long, default_value_t = Dialect::Current, hide = true)]
@@ -136,9 +139,7 @@ fn check(flags: Flags) -> Result<Config, String> {
     if flags.keep_alive && flags.exit_when_connected {
         return Err("-K keeps running and -x does not: choose one".into());
     }
-    if flags.relay_auth_mode != "payload" || flags.only_443 {
-        return Err("--relay-auth-mode escr and --443 are not supported by this version".into());
-    }
+    let relay_auth = relay_auth(flags.relay_auth_mode.as_deref(), flags.only_443, flags.dialect)?;
     if !flags.dialect.is_v5() {
         return Err("--dialect v4: version 4 had no npt".into());
     }
@@ -171,11 +172,12 @@ fn check(flags: Flags) -> Result<Config, String> {
             from: at_sign("-f", &flags.from)?,
             to: at_sign("-t", &flags.to)?,
             device: DeviceName::parse(&flags.device).map_err(|e| e.to_string())?,
-            relay: at_sign("-r", &flags.srvd)?,
+            relays: relays(&flags.srvd.ok_or(NAME_A_RELAY)?)?,
             key_file: flags.key_file,
             root: parse_root(&flags.root_domain).map_err(|e| e.to_string())?,
             authenticate_client: true,
             authenticate_device: true,
+            relay_auth,
             encrypt: !flags.no_encrypt_rvd_traffic,
             ping_timeout: Duration::from_secs(flags.daemon_ping_timeout.min(3600)).max(Duration::from_secs(1)),
             verbosity: match (flags.debug, flags.verbose) {

@@ -1,29 +1,29 @@
 //! Setting a session up: everything that can run side by side does.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use postern_client::{Client, ClientError, Settings, identity};
-use postern_crypto::SignatureHash;
-use postern_link::{RelayAuth, RelayPort};
+use postern_link::RelayPort;
 use postern_net::tasks::Tasks;
 use postern_net::tls::Trust;
 use postern_observe::{Verbosity, say};
 use postern_proto::{AtSign, ServerAddress, SigningKeyName, Uuid};
-use postern_rendezvous::{AuthLine, RelayReply, RelayRequest, SignedLine};
+use postern_rendezvous::ModeWish;
 use postern_session::{
-    DeviceName, Dialect, Envelope, EphemeralKey, EphemeralSshKey, Features, NAMESPACE, NptRequest, PingResponse,
-    RELAY_NAMESPACE, Reply, ReplyError, SshPublicKey, SshRequest, StreamKeys,
+    DeviceName, Dialect, Envelope, EphemeralKey, EphemeralSshKey, Features, NAMESPACE, NptRequest, PingResponse, Reply,
+    ReplyError, SshPublicKey, SshRequest, StreamKeys,
 };
 use serde::Serialize;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::arrival::{self, Arrivals, Parties};
-use crate::limits::{HEARTBEAT, HINT, RELAY, REPLY, REQUEST_LIFE};
+use crate::choose;
+use crate::limits::{HEARTBEAT, HINT, REPLY, REQUEST_LIFE};
+use crate::relay::DeviceEnd;
 use crate::steps::Steps;
 use crate::trouble::Trouble;
 
@@ -32,11 +32,14 @@ pub(crate) struct Common {
     pub(crate) from: AtSign,
     pub(crate) to: AtSign,
     pub(crate) device: DeviceName,
-    pub(crate) relay: AtSign,
+    /// One, or several of which the nearest is taken.
+    pub(crate) relays: Vec<AtSign>,
     pub(crate) key_file: Option<PathBuf>,
     pub(crate) root: ServerAddress,
     pub(crate) authenticate_client: bool,
     pub(crate) authenticate_device: bool,
+    /// How sockets prove whose they are, and whether all go through one port.
+    pub(crate) relay_auth: ModeWish,
     pub(crate) encrypt: bool,
     pub(crate) ping_timeout: Duration,
     pub(crate) verbosity: Verbosity,
@@ -82,12 +85,6 @@ pub(crate) async fn establish(
     tasks: &Tasks,
 ) -> Result<Standing, Trouble> {
     let session = Uuid::from_random(postern_crypto::random());
-    let parties = Parties {
-        device_at_sign: common.to.clone(),
-        device: common.device.clone(),
-        relay: common.relay.clone(),
-        session: session.clone(),
-    };
     // RSA takes longer than the whole login: begin at once, on a thread of its own.
     let making = common.encrypt.then(|| tokio::task::spawn_blocking(EphemeralKey::generate));
     let identity = identity(&common.from, common.key_file.as_deref()).map_err(Trouble::Start)?;
@@ -95,24 +92,39 @@ pub(crate) async fn establish(
         root: common.root.clone(),
         trust: Trust::load().map_err(Trouble::Trust)?,
         heartbeat: HEARTBEAT,
-        monitor: Some(parties.monitor_regex()),
+        monitor: Some(monitor_regex(common, &session)),
     };
     // Boxed here and below: these states are large, and used once.
     let login = Box::pin(Client::connect(identity, settings, tasks));
-    let (client, inbox) = steps.follow("login", 4, 4, login).await?;
+    let (client, mut inbox) = steps.follow("login", 4, 4, login).await?;
+    let relay = Box::pin(choose::nearest(common, &client, &mut inbox, steps)).await;
+    let parties = Parties {
+        device_at_sign: common.to.clone(),
+        device: common.device.clone(),
+        relay: relay.clone(),
+        session: session.clone(),
+    };
     let arrivals = arrival::sort(parties, client.clone(), inbox, tasks);
-    let setup = Setup { common, wanted, steps, client, session };
+    let setup = Setup { common, wanted, steps, client, session, relay, published: OnceCell::new() };
     Box::pin(setup.run(arrivals, making)).await
+}
+
+/// What the atServer is asked to push: nothing but what belongs to this session.
+fn monitor_regex(common: &Common, session: &Uuid) -> String {
+    let choosing = choose::monitor_regex(common).map(|regex| format!("|{regex}")).unwrap_or_default();
+    format!(r"heartbeat\.{}\.{NAMESPACE}@|{session}\.{choosing}", common.device)
 }
 
 type Making = tokio::task::JoinHandle<Result<EphemeralKey, postern_crypto::CryptoError>>;
 
-struct Setup<'a> {
-    common: &'a Common,
+pub(crate) struct Setup<'a> {
+    pub(crate) common: &'a Common,
     wanted: &'a Wanted,
-    steps: &'a Steps,
-    client: Client,
-    session: Uuid,
+    pub(crate) steps: &'a Steps,
+    pub(crate) client: Client,
+    pub(crate) session: Uuid,
+    pub(crate) relay: AtSign,
+    published: OnceCell<Option<SigningKeyName>>,
 }
 
 impl Setup<'_> {
@@ -121,20 +133,25 @@ impl Setup<'_> {
         let steps = self.steps;
         let needed = self.needed_features();
         let must_ping = needed != Features::default();
-        let features = async { if must_ping { self.features(heartbeat, needed).await.map(Some) } else { Ok(None) } };
+        let (tell, heard) = watch::channel(None);
+        let features = async {
+            let ping = if must_ping { Some(self.features(heartbeat, needed).await?) } else { None };
+            tell.send_replace(Some(ping.as_ref().map(|ping| ping.supported_features).unwrap_or_default()));
+            Ok(ping)
+        };
         // The device's answer is checked with its key: fetched while everything else goes on.
         let device_key = steps.follow("device's public key", 1, 1, self.client.public_key(&self.common.to));
         let user_name = self.user_name();
         let meeting = async {
             // Our signing key is seen to while the relay makes ready.
-            let (met, signing_key) = tokio::join!(self.meet(relay), self.signing_key());
-            let (port, first, nonce, client_nonce) = met?;
-            let device_port = port.1;
-            let request = self.ask(&port.0.host, device_port, nonce, client_nonce, making, signing_key);
+            let (met, signing_key) = tokio::join!(self.meet(relay, heard.clone()), self.signing_key());
+            let met = met?;
+            let (first, hinted) = (self.dial(&met.port), self.give_hint(&met, heard));
             // The request does not wait for the heartbeat: what an old daemon would not
             // understand is told by the heartbeat as well, and ends the attempt.
-            let (first, ephemeral) = tokio::try_join!(first, request)?;
-            Ok::<_, Trouble>((port.0, first, ephemeral))
+            let request = self.ask(met.device.clone(), making, signing_key);
+            let (first, ephemeral, ()) = tokio::try_join!(first, request, hinted)?;
+            Ok::<_, Trouble>((met.port, first, ephemeral))
         };
         let answered = async {
             let (port, first, ephemeral) = Box::pin(meeting).await?;
@@ -218,77 +235,16 @@ impl Setup<'_> {
         ));
     }
 
-    /// Asks the relay for ports. The first socket is being dialled when this returns.
-    async fn meet(
-        &self,
-        mut relay: mpsc::Receiver<Result<String, String>>,
-    ) -> Result<((RelayPort, u16), impl Future<Output = Result<TcpStream, Trouble>>, Option<String>, String), Trouble>
-    {
-        let common = self.common;
-        self.steps.tell("Fetching host and port from srvd");
-        let client_nonce = Uuid::from_random(postern_crypto::random()).to_string();
-        let request = RelayRequest {
-            session_id: self.session.to_string(),
-            at_sign_a: common.from.to_string(),
-            at_sign_b: common.to.to_string(),
-            authenticate_a: common.authenticate_client,
-            authenticate_b: common.authenticate_device,
-            client_nonce: client_nonce.clone(),
-            auth_mode: None,
-            auth_key: None,
-            only_443: false,
-            multiple_acks_ok: common.dialect.has_twin_keys(),
-            pre_fetch: Vec::new(),
-            json_reply: false,
-            side_a: None,
-        };
-        let name = format!("{}.request_ports.{RELAY_NAMESPACE}", common.device);
-        let work = async {
-            self.client.notify(&common.relay, &name, &request.print(), Some(REQUEST_LIFE)).await?;
-            relay.recv().await.ok_or(Trouble::Client(ClientError::Stopped))
-        };
-        let limited = timeout(RELAY, work);
-        let answer = self.steps.follow("relay request", 2, 2, limited).await;
-        let answer = answer.map_err(|_| Trouble::RelaySilent(common.relay.clone()))??;
-        let text = answer.map_err(|why| Trouble::RelayRefused(common.relay.clone(), clean(&why)))?;
-        let reply = RelayReply::parse(&text)
-            .map_err(|error| Trouble::RelayNonsense(common.relay.clone(), error.to_string()))?;
-        self.steps.tell("Received host and port from srvd");
-        let auth = match &reply.nonce {
-            Some(nonce) if common.authenticate_client => {
-                RelayAuth::Line(Arc::new(self.auth_line(&client_nonce, nonce)?))
-            }
-            _ => RelayAuth::Nothing,
-        };
-        let numbered = common.dialect.numbers_sockets();
-        let port = RelayPort { host: reply.host.clone(), port: reply.port_a.get(), auth, numbered };
-        let dial = port.clone();
-        let steps = self.steps;
-        let first = async move {
-            let to = format!("{}:{}", dial.host, dial.port);
-            steps.follow("relay connection", 1, 0, dial.dial(0)).await.map_err(|error| Trouble::RelayPort(to, error))
-        };
-        Ok(((port, reply.port_b.get()), first, reply.nonce, client_nonce))
-    }
-
-    fn auth_line(&self, client_nonce: &str, nonce: &str) -> Result<SignedLine, Trouble> {
-        let line = AuthLine::new(self.session.as_str(), client_nonce, nonce);
-        let signer = &self.client.identity().keys.encryption;
-        let signature = signer.sign(SignatureHash::Sha256, line.signed_text().as_bytes());
-        Ok(SignedLine::new(line, signature.map_err(|_| Trouble::Crypto)?))
-    }
-
     /// Sends the signed request.
     async fn ask(
         &self,
-        host: &str,
-        port: u16,
-        rvd_nonce: Option<String>,
-        client_nonce: String,
+        end: DeviceEnd,
         making: Option<Making>,
         signing_key: Option<SigningKeyName>,
     ) -> Result<Option<EphemeralKey>, Trouble> {
         let common = self.common;
+        let DeviceEnd { host, port, client_nonce, rvd_nonce, auth_mode, auth_key } = end;
+        let relay_atsign = auth_mode.is_some().then(|| self.relay.to_string());
         let ephemeral = match making {
             None => None,
             Some(making) => {
@@ -304,11 +260,11 @@ impl Setup<'_> {
                 let request = SshRequest {
                     direct: true,
                     session_id: self.session.to_string(),
-                    host: host.to_owned(),
+                    host,
                     port,
                     authenticate_to_rvd: Some(common.authenticate_device),
-                    relay_auth_mode: None,
-                    relay_auth_aes_key: None,
+                    relay_auth_mode: auth_mode,
+                    relay_auth_aes_key: auth_key,
                     client_nonce: Some(client_nonce),
                     rvd_nonce,
                     encrypt_rvd_traffic: Some(common.encrypt),
@@ -316,20 +272,20 @@ impl Setup<'_> {
                     client_ephemeral_pk_type: pk_type,
                     // Daemons that do not know the field ignore it and answer with one key.
                     twin_keys: common.dialect.has_twin_keys().then_some(true),
-                    relay_atsign: None,
+                    relay_atsign,
                 };
                 ("ssh_request", self.signed(&request, signing_key.as_ref()))
             }
             Wanted::Npt { host: target, port: target_port, timeout } => {
                 let request = NptRequest {
                     session_id: self.session.to_string(),
-                    rvd_host: host.to_owned(),
+                    rvd_host: host,
                     rvd_port: port,
                     requested_port: *target_port,
                     requested_host: target.clone(),
                     authenticate_to_rvd: Some(common.authenticate_device),
-                    relay_auth_mode: None,
-                    relay_auth_aes_key: None,
+                    relay_auth_mode: auth_mode,
+                    relay_auth_aes_key: auth_key,
                     client_nonce: Some(client_nonce),
                     rvd_nonce,
                     encrypt_rvd_traffic: Some(common.encrypt),
@@ -337,7 +293,7 @@ impl Setup<'_> {
                     client_ephemeral_pk_type: pk_type,
                     timeout: u64::try_from(timeout.as_millis()).ok(),
                     twin_keys: common.dialect.has_twin_keys().then_some(true),
-                    relay_atsign: None,
+                    relay_atsign,
                 };
                 ("npt_request", self.signed(&request, signing_key.as_ref()))
             }
@@ -354,8 +310,16 @@ impl Setup<'_> {
         if self.common.dialect < Dialect::Current {
             return None;
         }
-        let published = self.steps.follow("our signing key", 1, 1, self.client.publish_signing_key()).await;
-        published.inspect_err(|error| tracing::debug!(%error, "our signing key is not published")).ok()
+        self.published_key().await
+    }
+
+    /// The same, whoever asks; published once.
+    pub(crate) async fn published_key(&self) -> Option<SigningKeyName> {
+        let publish = async {
+            let published = self.steps.follow("our signing key", 1, 1, self.client.publish_signing_key()).await;
+            published.inspect_err(|error| tracing::debug!(%error, "our signing key is not published")).ok()
+        };
+        self.published.get_or_init(|| publish).await.clone()
     }
 
     fn signed<P: Serialize>(
@@ -430,11 +394,6 @@ pub(crate) fn is_user_name(name: &str) -> bool {
     let name = name.trim();
     let good = |c: char| !c.is_whitespace() && !c.is_control() && !"'\"`$&|;<>()\\@".contains(c);
     !name.is_empty() && name.len() <= 64 && !name.starts_with('-') && name.chars().all(good)
-}
-
-/// One line without control characters, fit for a terminal.
-fn clean(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(500).collect()
 }
 
 /// The token that ends a session when its program is told to stop.

@@ -14,6 +14,7 @@ use postern_session::{DeviceName, Dialect, parse_span};
 use crate::devices::Listing;
 use crate::env_file;
 use crate::limits::PING;
+use crate::relay::{NAME_A_RELAY, relay_auth, relays};
 use crate::session::{Common, is_user_name};
 use crate::ssh::SshOptions;
 use crate::ssh_tunnel::TunnelOptions;
@@ -36,8 +37,8 @@ struct Flags {
     /// Name of the device.
     #[arg(short = 'd', long)]
     device: Option<String>,
-    /// atSign of the relay.
-    #[arg(short = 'r', long, value_name = "@RELAY")]
+    /// atSign of the relay; of several, separated by commas, the nearest is taken.
+    #[arg(short = 'r', long, value_name = "@RELAY,...")]
     srvd: Option<String>,
     #[arg(short = 'h', long, hide = true)]
     host: Option<String>,
@@ -121,9 +122,11 @@ struct Flags {
     /// openssh, or dart: the installed OpenSSH as well, with -i and a keep-alive of 15 s.
     #[arg(long, default_value = "openssh", value_parser = ["openssh", "dart"], value_name = "NAME")]
     ssh_client: String,
-    #[arg(long, alias = "ram", default_value = "payload", hide = true)]
-    relay_auth_mode: String,
-    #[arg(long = "443", hide = true)]
+    /// How sockets prove to the relay whose they are, payload or escr [default: escr where relay and device can].
+    #[arg(long, alias = "ram", value_name = "MODE")]
+    relay_auth_mode: Option<String>,
+    /// Go through a single port of the relay, both ends; for networks that let nothing else out.
+    #[arg(long = "443")]
     only_443: bool,
     /// Print the ssh command instead of running it; the tunnel stays open behind it.
     #[arg(short = 'x', long)]
@@ -221,14 +224,12 @@ fn check(flags: Flags) -> Result<Config, String> {
     if flags.identity_passphrase.is_some() {
         say("[WARN] --identity-passphrase is not used: ssh asks for it itself, or takes the key from ssh-agent");
     }
-    if flags.relay_auth_mode != "payload" || flags.only_443 {
-        return Err("--relay-auth-mode escr and --443 are not supported by this version".into());
-    }
+    let relay_auth = relay_auth(flags.relay_auth_mode.as_deref(), flags.only_443, flags.dialect)?;
     let from = flags.from.as_deref().ok_or("name our atSign with -f")?;
     if flags.to.is_empty() {
         return Err("name the atSign of the device with -t".into());
     }
-    let relay = flags.srvd.or(flags.host).ok_or("name the relay's atSign with -r")?;
+    let relay = flags.srvd.or(flags.host).ok_or(NAME_A_RELAY)?;
     let device = match &flags.device {
         Some(name) => DeviceName::parse(name),
         None => {
@@ -252,11 +253,12 @@ fn check(flags: Flags) -> Result<Config, String> {
             from: at_sign("-f", from)?,
             to: at_sign("-t", &flags.to)?,
             device: device.map_err(|e| e.to_string())?,
-            relay: at_sign("-r", &relay)?,
+            relays: relays(&relay)?,
             key_file: flags.key_file,
             root: parse_root(&flags.root_domain).map_err(|e| e.to_string())?,
             authenticate_client: is_v5 && !flags.no_authenticate_client_to_rvd,
             authenticate_device: is_v5 && !flags.no_authenticate_device_to_rvd,
+            relay_auth,
             encrypt: is_v5 && !flags.no_encrypt_rvd_traffic,
             ping_timeout: Duration::from_secs(flags.daemon_ping_timeout.min(3600)).max(Duration::from_secs(1)),
             verbosity: verbosity(flags.debug, flags.verbose),
@@ -300,7 +302,7 @@ mod tests {
             "-L 1:a:2", "--", "uptime",
         ])
         .unwrap();
-        assert_eq!(c.common.relay.as_str(), "@good");
+        assert_eq!(c.common.relays, [AtSign::parse("good").unwrap()]);
         assert!(c.push_key && c.print_only && !c.common.authenticate_device && !c.common.encrypt);
         assert!(c.common.authenticate_client);
         assert_eq!((c.ssh.extra, c.ssh.command), (vec!["-L 1:a:2".to_owned()], vec!["uptime".to_owned()]));

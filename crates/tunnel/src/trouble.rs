@@ -7,6 +7,7 @@ use postern_client::{ClientError, StartError};
 use postern_link::LinkError;
 use postern_net::tls::TlsError;
 use postern_proto::AtSign;
+use postern_rendezvous::ModeRefused;
 use postern_session::{MissingFeature, ReplyError};
 
 /// Why there is no tunnel.
@@ -31,6 +32,8 @@ pub(crate) enum Trouble {
     /// The daemon refused, or its answer cannot be believed.
     Reply(ReplyError),
     Missing(MissingFeature),
+    /// What the user wants of the relay cannot work.
+    Mode(ModeRefused),
     /// The user name on the device is not known.
     NoUser,
     LocalPort(u16, io::Error),
@@ -66,6 +69,7 @@ impl fmt::Display for Trouble {
             }
             Self::Reply(error) => error.fmt(f),
             Self::Missing(missing) => missing.fmt(f),
+            Self::Mode(refused) => refused.fmt(f),
             Self::NoUser => f.write_str(
                 "Remote username record not shared with the client\nHint: our atSign may not be in the device's --managers list, or the device is hidden or does not exist; if it is hidden, name the user with -u",
             ),

@@ -160,6 +160,13 @@ impl Running {
     fn hear(&mut self, news: News) {
         match news {
             News::Authenticated { side, id, number, key } => {
+                debug!(
+                    ?side,
+                    id = id.0,
+                    ?number,
+                    by = if key.is_some() { "proof" } else { "line" },
+                    "guest authenticated"
+                );
                 if self.keep_key(key) {
                     self.meeting.authenticated(side, id, number, Instant::now());
                 } else {
@@ -195,7 +202,7 @@ impl Running {
         }
         let (id, fate) = self.new_guest();
         let keeper = Keeper { side, id, prove: None, news: mouths.news.clone() };
-        debug!(?side, id = id.0, "guest admitted");
+        debug!(?side, id = id.0, ?number, by = "proof at the port for all", "guest authenticated");
         self.meeting.admitted(side, id, number);
         self.permit.shared.tasks.spawn(keeper.keep(guest, fate));
     }
