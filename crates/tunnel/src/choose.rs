@@ -29,13 +29,14 @@ pub(crate) async fn nearest(common: &Common, client: &Client, inbox: &mut Inbox,
         return first;
     }
     steps.tell("Choosing the nearest relay");
-    let found = steps.follow("asking the relays", 2, 2, discover(common, client, inbox)).await;
+    // Boxed here and below: these states are large, and used once.
+    let found = Box::pin(steps.follow("asking the relays", 2, 2, discover(common, client, inbox))).await;
     if found.0.is_empty() {
         tracing::info!(relay = %first, "no relay said where it is: taking the first");
         return first;
     }
-    let measured = measure(common, client, inbox, &found);
-    let (ours, theirs) = steps.follow("measuring the relays", 2, 2, measured).await;
+    let measured = Box::pin(measure(common, client, inbox, &found));
+    let (ours, theirs) = Box::pin(steps.follow("measuring the relays", 2, 2, measured)).await;
     let nearest = ours.nearest(&theirs).unwrap_or(first);
     tracing::info!(relay = %nearest, ?ours, ?theirs, "nearest relay");
     nearest
