@@ -315,10 +315,10 @@ impl Setup<'_> {
 
     /// The same, whoever asks; published once.
     pub(crate) async fn published_key(&self) -> Option<SigningKeyName> {
-        let publish = async {
+        let publish = Box::pin(async {
             let published = self.steps.follow("our signing key", 1, 1, self.client.publish_signing_key()).await;
             published.inspect_err(|error| tracing::debug!(%error, "our signing key is not published")).ok()
-        };
+        });
         self.published.get_or_init(|| publish).await.clone()
     }
 
