@@ -306,6 +306,7 @@ def streams():
     broken("padding longer than the data", raw(b"\x10" * 8))
     broken("padding that does not agree", raw(b"fourteen char\x02\x01\x03"))
     broken("no padding at all", raw(b"sixteen letters."))
+    broken("cut short, and what is last reads as padding", raw(b"fourteen chars\x01"))
     broken("not UTF-8 inside", raw(pad(b"\xff\xfe")))
     broken("no base64", "*" * 24)
     broken("base64 without padding", raw(pad(b"x")).rstrip("="))

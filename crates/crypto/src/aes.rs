@@ -75,8 +75,11 @@ impl AesKey {
         Ok(data)
     }
 
-    /// Decrypts what [`Self::encrypt_padded`] made.
+    /// Decrypts what [`Self::encrypt_padded`] made: whole blocks, so that a value cut short is seldom taken for whole.
     pub fn decrypt_padded(&self, iv: Iv, ciphertext: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+        if !ciphertext.len().is_multiple_of(BLOCK) {
+            return Err(CryptoError);
+        }
         let mut data = Zeroizing::new(ciphertext.to_vec());
         let key = DecryptingKey::ctr(UnboundCipherKey::new(&AES_256, self.0.as_slice())?)?;
         key.decrypt(&mut data, DecryptionContext::Iv128(FixedLength::from(&iv.0)))?;

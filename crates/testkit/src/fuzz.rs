@@ -3,9 +3,15 @@
 //!
 //! Every function must return for every input: a panic is a finding.
 
-use postern_crypto::AtKeys;
+use postern_crypto::{AesKey, AtKeys, Iv, encode_base64};
 use postern_proto::{AtKey, AtSign, DirectoryAnswer, DirectoryQuery, LineReader, Request, ServerLine};
-use postern_rendezvous::{AuthLine, Expected, RelayReply, RelayRequest};
+use postern_rendezvous::hints::{DiscoverRequest, Discovered, Latencies, ModesHint, RelayMap};
+use postern_rendezvous::{
+    AdvertisedKeys, AuthLine, Challenge, EscrLine, EscrParties, Expected, RelayReply, RelayRequest,
+};
+use postern_rules::manage::Operation;
+use postern_rules::rpc;
+use postern_rules::{Answer, FileRules, Question, RuleFile};
 use postern_session::{
     ControlReader, DeviceName, Envelope, NptRequest, PermitOpen, PingResponse, SshPublicKey, SshRequest, parse_span,
 };
@@ -14,7 +20,7 @@ use postern_session::{
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 17] = [
     ("request", request),
     ("server_line", server_line),
     ("directory", directory),
@@ -27,6 +33,11 @@ pub const TARGETS: [Target; 12] = [
     ("envelope", envelope),
     ("control", control),
     ("device_words", device_words),
+    ("sealed_text", sealed_text),
+    ("relay_challenge", relay_challenge),
+    ("relay_hints", relay_hints),
+    ("policy_messages", policy_messages),
+    ("policy_file", policy_file),
 ];
 
 /// A line to an atServer. What is understood prints as something that is understood the same way.
@@ -188,4 +199,98 @@ pub fn device_words(bytes: &[u8]) {
         assert!(key.is_in_line(&line), "{line}");
     }
     let _ = parse_span(text);
+}
+
+/// A value somebody changed on its way: opened or refused, never longer than it was.
+pub fn sealed_text(bytes: &[u8]) {
+    let key = AesKey::from_bytes([7; 32]);
+    if let Ok(plain) = key.decrypt_padded(Iv::ZERO, bytes) {
+        assert!(plain.len() < bytes.len());
+        assert_eq!(key.encrypt_padded(Iv::ZERO, &plain).ok().as_deref(), Some(bytes));
+    }
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = key.decrypt_text(Iv::ZERO, text);
+        let _ = Iv::from_base64(text);
+    }
+}
+
+/// An answer to a relay's challenge: as it is, and as what lies under the seal, which only client and device can write.
+/// Nobody is let in: the key that would prove it is in no record.
+pub fn relay_challenge(bytes: &[u8]) {
+    let session_id = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff";
+    let key = AesKey::from_bytes([7; 32]);
+    let owner = || AtSign::parse("x").expect("a letter is a name");
+    let parties = EscrParties { session_id: session_id.into(), client: owner(), device: owner() };
+    let challenge = Challenge::new([0; 32]);
+    let try_to_enter = |line: &[u8]| {
+        let Ok(line) = EscrLine::parse(line) else { return };
+        if let Ok(claim) = line.open(&key, &challenge, &parties, None) {
+            assert_eq!(claim.name().owner(), &owner());
+            let nobodys = AdvertisedKeys::parse("[{\"alg\":\"none\"}]").expect("a list of a key");
+            assert!(claim.verify(&nobodys).is_err());
+        }
+    };
+    try_to_enter(bytes);
+    let Ok(sealed) = key.encrypt_text(Iv::ZERO, &encode_base64(bytes)) else { return };
+    let sealed = format!(r#"{{"iv":"{}","e":"{sealed}"}}"#, Iv::ZERO.to_base64());
+    try_to_enter(format!("{session_id}:{}\n", encode_base64(sealed.as_bytes())).as_bytes());
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = AdvertisedKeys::parse(text);
+        if let Some(challenge) = Challenge::parse(text) {
+            assert_eq!(challenge.as_str().len(), Challenge::CHARS);
+        }
+    }
+}
+
+/// The small messages around a session. What is understood prints as something that is understood the same way.
+pub fn relay_hints(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Some(hint) = ModesHint::parse(text) {
+        assert_eq!(ModesHint::parse(&hint.print()), Some(hint));
+    }
+    if let Some(question) = DiscoverRequest::parse(text) {
+        let _ = question.answer("relay.example", None);
+    }
+    if let Some(found) = Discovered::parse(text) {
+        assert_eq!(Discovered::parse(&found.print()), Some(found));
+    }
+    if let Some(map) = RelayMap::parse(text) {
+        assert_eq!(RelayMap::parse(&map.print()), Some(map));
+    }
+    if let Some(latencies) = Latencies::parse(text) {
+        assert!(Latencies::parse(&latencies.print()).is_some());
+    }
+}
+
+/// What a device and its policy service, a manager and that service say to each other.
+pub fn policy_messages(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let domain = rpc::Domain::checks("sshnp");
+    if let Some(key) = domain.read(text) {
+        assert_eq!(domain.name(key.kind, key.id), text);
+    }
+    for kind in ["request", "ack", "success", "error"] {
+        let Some(key) = domain.read(&format!("{kind}.7.auth_checks.__rpcs.sshnp")) else { panic!("{kind} is a kind") };
+        if let Ok(reply) = rpc::Reply::read(key, text) {
+            assert!(rpc::Reply::read(key, &reply.print()).is_ok());
+        }
+        let _ = rpc::Request::read(key.id, text);
+    }
+    let Ok(json) = serde_json::from_str(text) else { return };
+    if let Some(question) = Question::from_json(&json) {
+        assert_eq!(Question::from_json(&question.to_json()), Some(question));
+    }
+    if let Some(answer) = Answer::from_json(&json) {
+        assert_eq!(Answer::from_json(&answer.to_json()), Some(answer));
+    }
+    if let Ok(operation) = Operation::from_json(&json) {
+        let _ = operation.to_json();
+    }
+}
+
+/// A file of rules as an administrator edits it. Whoever it does not name gets nothing.
+pub fn policy_file(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(file) = postern_config::parse::<RuleFile>(text) else { return };
+    let _ = FileRules::check(&file);
 }
