@@ -125,8 +125,13 @@ impl Metadata {
         })
     }
 
-    /// The known name equal to `text` but for case.
+    /// The known name equal to `text` but for case, or the one that it was called before.
     pub fn known(text: &str) -> Option<&'static str> {
+        let text = match text {
+            "hash" => "pubKeyHash",
+            "algo" => "hashingAlgo",
+            text => text,
+        };
         NAMES.into_iter().find(|name| name.eq_ignore_ascii_case(text))
     }
 

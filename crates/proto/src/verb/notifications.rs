@@ -79,7 +79,7 @@ impl NotifyList {
         {
             return Err(ProtocolError::new(ErrorCode::IllegalArguments, "ToDate cannot be less than FromDate"));
         }
-        let regex = Some(rest.trim()).filter(|regex| !regex.is_empty()).map(str::to_owned);
+        let regex = Some(rest).filter(|regex| !regex.is_empty()).map(str::to_owned);
         Ok(Self { from, to, regex })
     }
 }

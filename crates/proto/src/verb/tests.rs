@@ -297,6 +297,13 @@ fn no_verb_is_taken_for_a_name() {
 }
 
 #[test]
+fn regression_a_list_does_not_turn_an_expression_into_a_day() {
+    for line in ["notify:list: 2024-01-01", "notify:list:2024-01-01: 2024-01-02", "notify:list::2024-01-01"] {
+        assert_eq!(parse(&parse(line).to_string()), parse(line), "{line}");
+    }
+}
+
+#[test]
 fn regression_enroll_prints_what_it_reads_again() {
     for line in ["enroll:list", "enroll:list:force:{}", "enroll:request:{\"unknown\":1}", "enroll:list:force:"] {
         if let Ok(request) = Request::parse(line.as_bytes()) {
@@ -332,7 +339,29 @@ proptest! {
         if let Ok(request) = Request::parse(line.as_bytes()) {
             let printed = request.to_string();
             let again = Request::parse(printed.as_bytes());
-            prop_assert_eq!(again.as_ref().map(ToString::to_string), Ok(printed));
+            prop_assert!(again.as_ref() == Ok(&request), "{} -> {}", line, printed);
+        }
+    }
+
+    #[test]
+    fn words_of_the_grammar_in_any_order_read_back_the_same(
+        verb in prop::sample::select(vec![
+            "update", "update:meta", "update:json", "delete", "notify", "notify:all", "notify:list", "sync:from:5",
+            "stats", "config", "scan", "lookup", "plookup", "llookup", "monitor", "batch",
+        ]),
+        words in prop::collection::vec((prop::sample::select(vec![
+            "", "nc", "meta", "json", "force", "ttl", "ttr", "-1", "5", "null", "true", "cAt", "2025-01-02T03:04:05Z",
+            "encoding", "hash", "algo", "immutable", "unknown", "public", "cached", "privatekey", "at_secret", "@bob",
+            "@bob,@carol", "@alice", "k.ns@alice", "k", "K v", "id", "messageType", "text", "key", "priority", "high",
+            "strategy", "latest", "all", "latestN", "notifier", "SYSTEM", "ttln", "2024-01-02", "limit", "regex.*",
+            "skipDeletesUntil", "3,15", "block", "add", "show", "set", "showHidden", "page", "bypassCache", "strict",
+            "{\"atKey\":\"k\",\"value\":\"v\"}", "[]",
+        ]), prop::sample::select(vec![":", ":", ":", " ", "@"])), 0..10),
+    ) {
+        let line = words.iter().fold(verb.to_owned(), |line, (word, joint)| line + joint + word);
+        if let Ok(request) = Request::parse(line.as_bytes()) {
+            let again = Request::parse(request.to_string().as_bytes());
+            prop_assert!(again.as_ref() == Ok(&request), "{} -> {}", line, request);
         }
     }
 
