@@ -92,6 +92,8 @@ struct Ticket {
 pub(crate) struct Figures {
     /// Authenticated connections at this moment.
     pub(crate) connections: usize,
+    /// Connections to servers of others, counted when they are asked for.
+    pub(crate) outbound: usize,
     /// When somebody proved to be its owner; `None`: nobody yet.
     pub(crate) last_login: Option<Millis>,
 }
@@ -281,7 +283,7 @@ impl House {
 
     pub(crate) fn figures(&self) -> Figures {
         let last_login = Some(self.last_login.load(Ordering::Relaxed)).filter(|at| *at > 0);
-        Figures { connections: self.connections.load(Ordering::Relaxed), last_login }
+        Figures { connections: self.connections.load(Ordering::Relaxed), outbound: 0, last_login }
     }
 
     fn wants_stats(&self) -> bool {

@@ -202,6 +202,12 @@ fn references_lead_where_the_reader_may_go() {
     let all = data(&anyone.reply("lookup:all:ref.ns@alice"));
     assert_eq!((&all["key"], &all["data"]), (&json!("public:ref.ns@alice"), &json!("040")));
     alice.ask("llookup:public:ref.ns@alice", "data:atsign://landline.ns@alice\n@alice@");
+    // A detour does not lead past a block list.
+    world.add_activated("carol");
+    done(&mut world.login("carol"), "update:public:detour.ns@carol atsign://shared.ns@alice");
+    bob.ask("plookup:detour.ns@carol", "data:ours\n@bob@");
+    done(&mut alice, "config:block:add:@bob");
+    bob.ask("plookup:detour.ns@carol", "data:null\n@bob@");
 }
 
 #[test]

@@ -63,6 +63,12 @@ impl Links {
         Arc::clone(&self.places).try_acquire_owned().map_err(|_| PeerError::TooMany)
     }
 
+    /// Connections that are open for `me`, those in use at this moment included.
+    pub(super) fn open_for(&self, me: &AtSign) -> usize {
+        let open = |slot: &Slot| slot.try_lock().map_or(true, |link| link.is_some());
+        self.slots().iter().filter(|(key, slot)| key.0 == *me && open(slot)).count()
+    }
+
     /// Closes what was idle for long, and forgets empty slots.
     pub(super) fn tidy(&self, now: Instant) {
         self.slots().retain(|_, slot| {

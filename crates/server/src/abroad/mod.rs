@@ -150,6 +150,11 @@ impl Abroad {
         self.asks.enter(me.clone(), PEER_ASKS).ok_or(PeerError::TooMany)
     }
 
+    /// Connections to other servers that are open for `me`.
+    pub(crate) fn connections_of(&self, me: &AtSign) -> usize {
+        self.links.open_for(me)
+    }
+
     /// A place for one more connection of another server.
     pub(crate) fn sit(&self, who: &AtSign) -> Option<(HouseSeat, Counted<AtSign>)> {
         let one_of_theirs = self.visits.enter(who.clone(), VISITORS_OF_ONE)?;

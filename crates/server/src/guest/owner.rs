@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{Flow, Guest, Place, ring};
 use crate::abroad::left_waiting;
 use crate::enrollments;
-use crate::hub::{Item, Push, Submitted, Subscribed};
+use crate::hub::{Figures, Item, Push, Submitted, Subscribed};
 use crate::limits::{FREE_LINE_BYTES, PLAN_ATTEMPTS, REPLAY_OVERLAP_MS, REPLAY_PAGE};
 use crate::serve::now_ms;
 use crate::verbs::{self, Call, Plan, Planned, Refusal, not_hosted};
@@ -150,12 +150,19 @@ impl Guest {
             now: now_ms(),
             random: postern_crypto::random(),
             uptime: self.shared.started.elapsed(),
-            house: match &self.seat {
-                Place::Settled { house, .. } => Some(house.0.figures()),
-                Place::Anonymous(_) | Place::Standing => None,
-            },
+            house: self.figures(request),
         };
         verbs::plan(&call, request)
+    }
+
+    /// Of the owner's household; what takes counting, for `stats` alone.
+    fn figures(&self, request: &Request) -> Option<Figures> {
+        let (Some(who), Place::Settled { house, .. }) = (self.connection.authority(), &self.seat) else { return None };
+        let mut figures = house.0.figures();
+        if let (Request::Stats(_), Some(abroad)) = (request, &self.shared.abroad) {
+            figures.outbound = abroad.connections_of(who.owner());
+        }
+        Some(figures)
     }
 
     /// Whose server a stranger means: the atSign it claimed to be, the one whose port this is, or the one it asked

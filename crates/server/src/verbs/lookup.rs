@@ -109,6 +109,8 @@ fn visible(call: &Call<'_>, household: &AtSign, key: &AtKey) -> Result<Option<Re
 pub(super) enum Reader<'a> {
     Anyone,
     Owner(&'a Authority),
+    /// Another operator's server, for this atSign.
+    Peer(&'a AtSign),
 }
 
 /// The reply, references followed.
@@ -128,12 +130,20 @@ fn referred(call: &Call<'_>, reader: Reader<'_>, name: &str) -> Result<Option<St
     let Ok(named) = AtKey::parse(name) else { return Ok(None) };
     let Some(owner) = named.owner().filter(|owner| call.accounts.hosts(owner)) else { return Ok(None) };
     let mut keys = Vec::new();
-    if let Reader::Owner(me) = reader {
-        keys.push(AtKey::shared(me.owner(), named.name(), owner));
-        if me.owner() == owner {
-            keys.push(AtKey::own(named.name(), owner));
+    match reader {
+        Reader::Anyone => {}
+        Reader::Owner(me) => {
+            keys.push(AtKey::shared(me.owner(), named.name(), owner));
+            if me.owner() == owner {
+                keys.push(AtKey::own(named.name(), owner));
+            }
+            keys.retain(|key| me.check("lookup", key, Access::Read).is_ok());
+            if blocks::is_blocked(call, owner, me.owner())? {
+                keys.clear();
+            }
         }
-        keys.retain(|key| me.check("lookup", key, Access::Read).is_ok());
+        Reader::Peer(peer) if blocks::is_blocked(call, owner, peer)? => {}
+        Reader::Peer(peer) => keys.push(AtKey::shared(peer, named.name(), owner)),
     }
     keys.push(AtKey::public(named.name(), owner));
     for key in &keys {

@@ -25,7 +25,7 @@ fn lookup(call: &Call<'_>, peer: &Peer, wanted: &Lookup) -> Planned {
     call.hosted(&wanted.owner)?;
     welcome(call, &wanted.owner, peer)?;
     let key = AtKey::shared(peer.at_sign(), &wanted.name, &wanted.owner);
-    read(call, Reader::Anyone, &wanted.owner, &key, wanted.detail)
+    read(call, Reader::Peer(peer.at_sign()), &wanted.owner, &key, wanted.detail)
 }
 
 fn names(call: &Call<'_>, peer: &Peer, wanted: &Scan) -> Planned {

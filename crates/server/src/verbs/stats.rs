@@ -44,7 +44,7 @@ fn value(
     let house = call.house.unwrap_or_default();
     Ok(match metric {
         Metric::InboundConnections => house.connections.to_string(),
-        Metric::OutboundConnections => "0".into(),
+        Metric::OutboundConnections => house.outbound.to_string(),
         Metric::LastCommit if pattern.is_everything() && me.limits().is_none() => {
             call.store.last_commit(me.owner())?.to_string()
         }
