@@ -193,6 +193,16 @@ fn a_peer_speaks_for_itself_alone() {
         "otp:get",
         "keys:get:self",
         "enroll:list",
+        "update:meta:x.ns@bob:ttl:1",
+        "sync:from:0:limit:10",
+        "batch:[{\"id\":1,\"command\":\"llookup:own.ns@bob\"}]",
+        "stats:3",
+        "config:block:show",
+        "config:block:add:@alice",
+        "notify:list",
+        "notify:status:x",
+        "notify:fetch:x",
+        "notify:all:@bob:k.ns@mallory:v",
     ] {
         let reply = peer.reply(line);
         let nothing = reply.starts_with("error:AT0401-Exception: ") && reply.ends_with("\n@");
