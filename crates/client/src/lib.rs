@@ -52,6 +52,7 @@ mod keyfile;
 pub mod limits;
 mod mutex;
 mod newcomer;
+mod own;
 mod records;
 mod settings;
 mod sharing;

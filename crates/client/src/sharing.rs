@@ -158,7 +158,8 @@ impl Client {
         Ok(key)
     }
 
-    /// Sends `text` to `peer` under `name` (with namespace), encrypted. `ttl`: life of the record it speaks of.
+    /// Sends `text` to `peer`, who may be we ourselves, under `name` (with namespace), encrypted.
+    /// `ttl`: life of the record it speaks of.
     pub async fn notify(
         &self,
         peer: &AtSign,
@@ -166,6 +167,9 @@ impl Client {
         text: &str,
         ttl: Option<Duration>,
     ) -> Result<(), ClientError> {
+        if peer == self.at_sign() {
+            return self.notify_own(name, text, NOTIFICATION_LIFE).await.map(drop);
+        }
         let (value, metadata) = self.seal(peer, text).await?;
         let id = NotificationId::from(Uuid::from_random(postern_crypto::random()));
         let mut notify = Notify::update(id, peer, name, self.at_sign(), Some(value));
@@ -180,7 +184,12 @@ impl Client {
         if !push.is_encrypted {
             return Ok(Zeroizing::new(value.to_owned()));
         }
-        let key = self.incoming_key(&push.from, push.metadata.shared_key_enc.as_deref()).await?;
+        let sealed = push.metadata.shared_key_enc.as_deref();
+        if push.from == *self.at_sign() && sealed.is_none() {
+            let own = &self.inner.identity.keys.self_encryption;
+            return decrypt(own, push.metadata.iv_nonce.as_deref(), value);
+        }
+        let key = self.incoming_key(&push.from, sealed).await?;
         decrypt(&key, push.metadata.iv_nonce.as_deref(), value)
     }
 
