@@ -38,6 +38,27 @@ const APPLETS: &[Applet] = &[
     },
     #[cfg(feature = "relay")]
     Applet { name: "srvd", what: "the relay", main: postern_relay::main, command: postern_relay::command },
+    #[cfg(feature = "policy")]
+    Applet {
+        name: "npp",
+        what: "the policy service, and its rules from afar",
+        main: postern_policy::main,
+        command: postern_policy::command,
+    },
+    #[cfg(feature = "policy")]
+    Applet {
+        name: "npp_file",
+        what: "the policy service with rules in a file",
+        main: postern_policy::file_main,
+        command: postern_policy::file_command,
+    },
+    #[cfg(feature = "policy")]
+    Applet {
+        name: "npp_atserver",
+        what: "the policy service with groups as records",
+        main: postern_policy::atserver_main,
+        command: postern_policy::atserver_command,
+    },
     #[cfg(feature = "server")]
     Applet {
         name: "server",

@@ -231,6 +231,11 @@ impl Reply {
         Self { id: id.0, kind: Kind::Error, payload: empty(), message: Some(why.into()) }
     }
 
+    /// The request it answers.
+    pub fn id(&self) -> RequestId {
+        RequestId(self.id)
+    }
+
     /// What it is; it stands in its key too.
     pub fn kind(&self) -> Kind {
         self.kind
