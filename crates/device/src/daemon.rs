@@ -82,7 +82,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         heartbeat: config.keep_alive,
         monitor: Some(match &config.policy {
             None => format!(r"\.{}\.{NAMESPACE}@", config.device),
-            Some(_) => format!(r"(\.{}\.{NAMESPACE}|{})@", config.device, Policy::replies_regex()),
+            Some(_) => format!(r"(\.{}\.{NAMESPACE}@|{})", config.device, Policy::replies_regex()),
         }),
     };
     let (client, mut inbox) = match connect_patiently(identity, settings, &tasks).await {

@@ -76,7 +76,7 @@ impl Policy {
         })
     }
 
-    /// What a monitor must let through, without the `@` behind it.
+    /// What a monitor must let through.
     pub(crate) fn replies_regex() -> String {
         Domain::checks(NAMESPACE).replies_regex()
     }

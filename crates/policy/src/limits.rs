@@ -8,8 +8,9 @@ pub(crate) const QUESTIONS: usize = 256;
 pub(crate) const QUESTIONS_PER_SENDER: usize = 32;
 /// Silence after which the link to the atServer is tested.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(60);
-/// How often a rule file is looked at. A device acts on an answer for 15 s; this adds little.
-pub(crate) const FILE_POLL: Duration = Duration::from_secs(2);
+/// How often a rule file is looked at. A device acts on an answer for 14 s: with this, a change holds everywhere within
+/// 15 s.
+pub(crate) const FILE_POLL: Duration = Duration::from_millis(500);
 /// How long an entry of the log lives. Source: NoPorts policy, 1 h.
 pub(crate) const LOG_LIFE: Duration = Duration::from_secs(3600);
 /// Log entries in a minute; more are left out, so that nobody fills the atServer by asking.

@@ -11,7 +11,7 @@ use postern_rendezvous::{
 };
 use postern_rules::manage::Operation;
 use postern_rules::rpc;
-use postern_rules::{Answer, FileRules, Question, RuleFile};
+use postern_rules::{Answer, FileRules, Group, Question, RuleFile, Tables};
 use postern_session::{
     ControlReader, DeviceName, Envelope, NptRequest, PermitOpen, PingResponse, SshPublicKey, SshRequest, parse_span,
 };
@@ -20,7 +20,7 @@ use postern_session::{
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 18] = [
     ("request", request),
     ("server_line", server_line),
     ("directory", directory),
@@ -38,6 +38,7 @@ pub const TARGETS: [Target; 17] = [
     ("relay_hints", relay_hints),
     ("policy_messages", policy_messages),
     ("policy_file", policy_file),
+    ("policy_tables", policy_tables),
 ];
 
 /// A line to an atServer. What is understood prints as something that is understood the same way.
@@ -293,4 +294,18 @@ pub fn policy_file(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(file) = postern_config::parse::<RuleFile>(text) else { return };
     let _ = FileRules::check(&file);
+}
+
+/// Rules as they are stored, by other programs too: what passes the check passes it again, unchanged.
+pub fn policy_tables(bytes: &[u8]) {
+    if let Ok(tables) = serde_json::from_slice::<Tables>(bytes)
+        && let Ok(tables) = tables.check()
+    {
+        assert_eq!(tables.clone().check(), Ok(tables));
+    }
+    if let Ok(group) = serde_json::from_slice::<Group>(bytes)
+        && let Ok(group) = group.check()
+    {
+        assert_eq!(group.clone().check(), Ok(group));
+    }
 }
