@@ -5,8 +5,9 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use postern_client::{Client, ClientError};
+use postern_client::{Client, ClientError, RecordOptions};
 use postern_config::ConfigError;
+use postern_proto::{AtKey, Visibility};
 use postern_rules::{BadRule, FileRules, Group, GroupRules, Row, RowKind, RuleFile, Tables};
 use serde::de::DeserializeOwned;
 
@@ -82,7 +83,8 @@ impl Keep {
             Self::TableFile(path) => write_table_file(path, tables),
             Self::Rows => {
                 let name = record_name(row.id(), row.kind().record(), base);
-                client.put_own(&name, &row.to_json().to_string()).await.map_err(KeepError::Records)
+                let text = row.to_json().to_string();
+                client.put_own(&name, &text, RecordOptions::default()).await.map_err(KeepError::Records)
             }
             Self::RuleFile(_) | Self::Groups | Self::Nowhere => Ok(()),
         }
@@ -101,7 +103,7 @@ impl Keep {
             Self::Rows => {
                 for (kind, id) in gone.iter().rev() {
                     let name = record_name(id, kind.record(), base);
-                    client.delete_own(&name).await.map_err(KeepError::Records)?;
+                    client.delete(&AtKey::own(&name, client.at_sign())).await.map_err(KeepError::Records)?;
                 }
                 Ok(())
             }
@@ -138,11 +140,13 @@ pub(crate) async fn read_groups(client: &Client, base: &str) -> Result<GroupRule
 
 async fn read_records<T: DeserializeOwned>(client: &Client, what: &str, base: &str) -> Result<Vec<T>, KeepError> {
     let end = format!(".{what}.policy.{base}");
-    let names = client.own_names(&format!("{}@", end.replace('.', r"\."))).await.map_err(KeepError::Records)?;
-    let is_number = |name: &String| {
+    let regex = format!("{}@", end.replace('.', r"\."));
+    let keys = client.scan(Some(&regex)).await.map_err(KeepError::Records)?;
+    let is_number = |name: &&str| {
         name.strip_suffix(&end).is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()))
     };
-    let names: Vec<String> = names.into_iter().filter(is_number).collect();
+    let own = keys.iter().filter(|key| *key.visibility() == Visibility::Own);
+    let names: Vec<&str> = own.map(AtKey::name).filter(is_number).collect();
     let mut records = Vec::with_capacity(names.len());
     for some in names.chunks(READS) {
         let reads = all_of(some.iter().map(|name| client.get_own(name))).await;

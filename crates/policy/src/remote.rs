@@ -4,11 +4,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use postern_client::{Client, ClientError, Settings, StartError, identity};
+use postern_client::{Client, ClientError, RecordOptions, Settings, StartError, identity};
 use postern_net::tasks::Tasks;
 use postern_net::tls::{TlsError, Trust};
 use postern_observe::{Verbosity, print, say};
-use postern_proto::{AtSign, ServerAddress};
+use postern_proto::{AtKey, AtSign, ServerAddress};
 use postern_rules::manage::Operation;
 use postern_rules::rpc::{Domain, RequestIds};
 use postern_rules::{Answer, Group, Question, Row, RowKind};
@@ -129,13 +129,13 @@ async fn act(remote: Remote, manager: &mut Manager) -> Result<ExitCode, RemoteEr
             let id = group.id.get_or_insert_with(|| groups.next_id()).clone();
             let name = record_name(&id, GROUPS, &remote.base);
             let text = json!(group).to_string();
-            client.put_own(&name, &text).await.map_err(RemoteError::Client)?;
+            client.put_own(&name, &text, RecordOptions::default()).await.map_err(RemoteError::Client)?;
             client.notify_own(&name, &text, CHANGE_LIFE).await.map_err(RemoteError::Client)?;
             print(id);
         }
         Action::DeleteGroup(id) => {
             let name = record_name(&id, GROUPS, &remote.base);
-            client.delete_own(&name).await.map_err(RemoteError::Client)?;
+            client.delete(&AtKey::own(&name, client.at_sign())).await.map_err(RemoteError::Client)?;
             client.notify_own(&name, "deleted", CHANGE_LIFE).await.map_err(RemoteError::Client)?;
         }
     }
