@@ -183,7 +183,7 @@ impl Service {
             |what: &&str| key.strip_suffix(&record_name("", what, &self.config.base)).is_some_and(|id| !id.is_empty());
         let is_own = self.lock().own_changes.contains(&push.id);
         let watched = self.config.keep.watched();
-        (*from == self.config.at_sign && !is_own && watched.iter().any(|w| is_record(w))).then_some(Heard::Changed)
+        (*from == self.config.at_sign && !is_own && watched.iter().any(is_record)).then_some(Heard::Changed)
     }
 
     fn seat(self: &Arc<Self>, from: &AtSign) -> Option<Seat> {
