@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::operator::{Operator, name, public_key};
+use common::operator::{Operator, claim, name, public_key};
 use common::{Client, KEY, until};
 use postern_crypto::SignatureHash;
 use postern_proto::{AtKey, Metadata, Notification};
@@ -142,18 +142,6 @@ fn a_changed_public_key_retires_the_shared_key() {
     let names = alice.reply("scan shared_key");
     assert!(names.starts_with("data:[\"shared_key.bob.until."), "{names}");
     alice.ask("llookup:cached:public:publickey@bob", "data:key-two\n@alice@");
-}
-
-/// The test as Mallory's server: claims the name, publishes the proof in her operator's store, and says `pol`.
-fn claim(client: &mut Client, home: &Operator, who: &str) -> String {
-    let challenge = client.challenge(who);
-    let (session, proof) = challenge.strip_prefix("proof:").unwrap().split_once(':').unwrap();
-    let session = session.strip_suffix(&format!("@{who}")).unwrap();
-    assert!(session.starts_with('_') && session.len() == 37 && proof.len() == 36, "{challenge}");
-    home.put(who, &AtKey::public("signing_publickey", &name(who)), &public_key());
-    let signature = KEY.sign(SignatureHash::Sha256, proof.as_bytes()).unwrap();
-    home.put(who, &AtKey::public(session, &name(who)), &signature);
-    client.reply("pol")
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use postern_crypto::SignatureHash;
 use postern_proto::{AtKey, AtSign, Metadata, Record};
 use postern_server::{Home, Wanted};
 use postern_store::{Batch, LogAs, Store};
@@ -129,6 +130,18 @@ impl Operator {
         let read = |file: &str| std::fs::read(self.dir.join(file)).unwrap();
         (read("server.pem"), read("server.key"))
     }
+}
+
+/// The test as the server of `who`: claims the name, publishes the proof in its operator's store, and says `pol`.
+pub fn claim(client: &mut Client, home: &Operator, who: &str) -> String {
+    let challenge = client.challenge(who);
+    let (session, proof) = challenge.strip_prefix("proof:").unwrap().split_once(':').unwrap();
+    let session = session.strip_suffix(&format!("@{who}")).unwrap();
+    assert!(session.starts_with('_') && session.len() == 37 && proof.len() == 36, "{challenge}");
+    home.put(who, &AtKey::public("signing_publickey", &name(who)), &public_key());
+    let signature = KEY.sign(SignatureHash::Sha256, proof.as_bytes()).unwrap();
+    home.put(who, &AtKey::public(session, &name(who)), &signature);
+    client.reply("pol")
 }
 
 async fn put(store: &dyn Store, owner: &AtSign, key: &AtKey, value: &str) {
