@@ -4,8 +4,7 @@
 mod common;
 
 use common::operator::{Operator, claim, name, public_key};
-use common::{Client, KEY, until};
-use postern_crypto::SignatureHash;
+use common::{Client, until};
 use postern_proto::{AtKey, Metadata, Notification};
 use postern_store::{Batch, Delivery};
 
