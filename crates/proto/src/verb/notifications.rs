@@ -65,6 +65,8 @@ impl NotifyList {
         let mut rest = args.strip_prefix(':').unwrap_or(args);
         let mut day = || {
             let (piece, after) = rest.split_once(':').unwrap_or((rest, ""));
+            // White space makes no expression of a date: printed, it would be gone.
+            let piece = piece.trim();
             if !looks_like_a_day(piece) {
                 return Ok(None);
             }
