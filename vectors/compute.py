@@ -456,7 +456,63 @@ def escr():
     write("escr.json", "The answer to a relay's challenge (ESCR), step by step, signed with the private key `signer`.", cases)
 
 
+def enrollment_signatures():
+    payload = '{"sessionId":"%s","port":22}' % SID
+    src = "noports protocol, signed envelope, enrollmentSignature of 2026 clients; " + TOOL
+    sk = "public:_apsk.%s.a.__e@client" % SID
+    own, record = "ephemeral", KEYS["ephemeral"]["public"]
+    cases = []
+
+    def case(name, why=src, text=payload, signed=payload, key=own, sk=sk, sa="rsa2048", ha="sha256", algo=hashes.SHA256,
+             record=record, member=None, outcome="holds"):
+        if member is None:
+            member = {"sk": sk, "sa": sa, "ha": ha, "s": sign(key, signed, algo)}
+        wire = '{"payload":%s,"signature":"%s","hashingAlgo":"sha256","signingAlgo":"rsa2048","enrollmentSignature":%s}' % (
+            text, sign("signer", text), json.dumps(member))
+        cases.append({"name": name, "provenance": why, "text": wire, "record": record, "outcome": outcome})
+
+    rsa = {"alg": "rsa2048", "publicKey": record}
+    case("by the key that the record shows")
+    case("with a key id", member={"sk": sk, "kid": "1", "sa": "rsa2048", "ha": "sha256", "s": sign(own, payload)})
+    case("without public: in front", sk=sk[len("public:"):])
+    case("of the primary enrolment", sk="public:_apsk.primary.a.__e@client")
+    case("capitals in the name", sk=sk.replace("client", "CLIENT"))
+    case("sha512", ha="sha512", algo=hashes.SHA512)
+    case("white space that was not signed", text=payload.replace(",", " , "))
+    case("a record that lists keys", record=json.dumps({"keys": [rsa]}))
+    case("none", member=json.loads("null"), outcome="none")
+    cases.pop()
+    text = '{"payload":%s,"signature":"%s","hashingAlgo":"sha256","signingAlgo":"rsa2048"' % (payload, sign("signer", payload))
+    cases.append({"name": "none", "provenance": src, "text": text + "}", "record": record, "outcome": "none"})
+    cases.append({"name": "null", "provenance": src, "text": text + ',"enrollmentSignature":null}', "record": record, "outcome": "none"})
+    case("by another key", key="other", outcome="signature")
+    case("over another payload", signed=payload.replace("22", "23"), outcome="signature")
+    case("by the key of the atSign itself", key="signer", outcome="signature")
+    case("sha512 called sha256", algo=hashes.SHA512, outcome="signature")
+    case("an empty signature", member={"sk": sk, "sa": "rsa2048", "ha": "sha256", "s": ""}, outcome="signature")
+    case("the key of another atSign", sk=sk.replace("client", "mallory"), outcome="not the requester")
+    case("the key of a longer atSign", sk=sk.replace("@client", "@client2"), outcome="not the requester")
+    for name, bad in [("a revoked enrolment", sk.replace(".a.__e", ".r.__e")), ("a denied enrolment", sk.replace(".a.__e", ".d.__e")),
+                      ("the atSign's public key", "public:publickey@client"), ("a namespace that anybody writes", sk.replace(".a.__e", ".a.__e.sshnp")),
+                      ("a dot in the enrolment", sk.replace(SID, "x.y")), ("no enrolment", "public:_apsk..a.__e@client"),
+                      ("a shared key", "@client:_apsk.%s.a.__e@client" % SID), ("a cached key", "cached:" + sk), ("no owner", sk.split("@")[0]),
+                      ("two owners", sk + "@client"), ("the old spelling", "public:dsk.%s.__wa@client" % SID), ("nothing", "")]:
+        case("named: " + name, sk=bad, outcome="malformed")
+    case("no object", member="AAAA", outcome="malformed")
+    case("an empty object", member={}, outcome="malformed")
+    case("a signature that is a number", member={"sk": sk, "sa": "rsa2048", "ha": "sha256", "s": 1}, outcome="malformed")
+    case("ML-DSA, which we cannot check", sa="mldsa65", outcome="algorithm")
+    case("md5", ha="md5", outcome="algorithm")
+    case("a record with a stronger key", record=json.dumps([rsa, {"alg": "mldsa65", "publicKey": "AAAA"}]), outcome="algorithm")
+    case("a record with the stronger key deep inside", record=json.dumps({"v": {"a": [{"b": {"algorithm": "mldsa65"}}, rsa]}}), outcome="algorithm")
+    case("a record that is no key", record="hello", outcome="malformed")
+    case("an empty record", record="", outcome="malformed")
+    case("a record with a key of 1024 bits", record=KEYS["small"]["public"], key="small", outcome="malformed")
+    write("enrollment_signatures.json", "The second signature of a request by @client, checked with the value of the record that it names. "
+          "`outcome`: holds, none, or the fault.", cases)
+
+
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or ["envelopes", "key_files", "streams", "transport", "session_keys", "auth_lines", "escr"]
+    wanted = sys.argv[1:] or ["envelopes", "key_files", "streams", "transport", "session_keys", "auth_lines", "escr", "enrollment_signatures"]
     for name in wanted:
         globals()[name]()

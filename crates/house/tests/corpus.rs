@@ -83,7 +83,7 @@ impl Dice {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % end.max(1)
+        usize::try_from(self.0 >> 33).expect("31 bits") % end.max(1)
     }
 
     fn mutant(&mut self, inputs: &[Vec<u8>]) -> Vec<u8> {

@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 use postern_crypto::{CtrStream, RsaPublicKey, hex_lower};
+use postern_proto::AtSign;
 use postern_session::{
-    ControlLine, ControlReader, DeviceName, DirectionKey, Envelope, EnvelopeError, HostPort, PermitOpen, PingResponse,
-    parse_span,
+    ControlLine, ControlReader, DeviceName, DirectionKey, EnrollmentFault, Envelope, EnvelopeError, HostPort,
+    PermitOpen, PingResponse, parse_span,
 };
 use serde_json::{Map, Value as Json};
 
@@ -44,6 +45,31 @@ fn envelopes() {
         let Ok(payload) = opened else { return Ok(()) };
         same(Json::from(payload).to_string(), case["payload"].to_string())
     });
+}
+
+#[test]
+fn enrollment_signatures() {
+    let client = AtSign::parse("client").unwrap();
+    replay(include_str!("../../../vectors/enrollment_signatures.json"), |case| {
+        let envelope = Envelope::parse(text(case, "text")).map_err(|error| error.to_string())?;
+        let outcome = match envelope.enrollment_claim(&client) {
+            Ok(None) => "none",
+            Ok(Some(claim)) => named(envelope.verify_enrollment(claim, text(case, "record"))),
+            Err(fault) => named(Err(fault)),
+        };
+        same(outcome, text(case, "outcome"))
+    });
+}
+
+fn named(outcome: Result<(), EnrollmentFault>) -> &'static str {
+    match outcome {
+        Ok(()) => "holds",
+        Err(EnrollmentFault::Malformed) => "malformed",
+        Err(EnrollmentFault::NotTheRequester(_)) => "not the requester",
+        Err(EnrollmentFault::Algorithm) => "algorithm",
+        Err(EnrollmentFault::Signature) => "signature",
+        Err(_) => "another",
+    }
 }
 
 #[test]
