@@ -232,6 +232,22 @@ fn a_peer_speaks_for_itself_alone() {
 }
 
 #[test]
+fn on_a_port_of_its_own_the_blocked_do_not_get_as_far_as_a_proof() {
+    let a = Operator::new("localhost", &["alice"]);
+    let mut b = Operator::new("localhost", &[]);
+    let port = b.add_with_port("dave");
+    b.start(&[&a]);
+    let mut client = b.connect_to_port(port);
+    assert!(client.challenge("mallory").starts_with("proof:_"));
+    b.put("dave", &AtKey::private("blocklist", &name("dave")), r#"["@mallory"]"#);
+    let mut client = b.connect_to_port(port);
+    client.ask("from:@mallory", "error:AT0013-Exception: Unable to connect\n@");
+    client.expect_end();
+    let mut client = b.connect_to_port(port);
+    assert!(client.challenge("alice").starts_with("proof:_"));
+}
+
+#[test]
 fn who_cannot_prove_it_is_refused() {
     let (a, b) = two();
     let mut m = Operator::new("127.0.0.1", &["mallory"]);

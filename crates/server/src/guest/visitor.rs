@@ -15,7 +15,7 @@ use crate::abroad::copies::{self, Fetched};
 use crate::abroad::{PeerError, Purpose};
 use crate::limits::{ANONYMOUS_LINE_BYTES, OWNER_LINE_BYTES};
 use crate::serve::{Shared, now_ms};
-use crate::verbs::{Refusal, print};
+use crate::verbs::{Refusal, check_visitor, print};
 
 /// Something that an owner of ours wants to know of another server.
 pub(super) enum Errand {
@@ -28,6 +28,13 @@ pub(super) enum Errand {
 impl Guest {
     /// A claim of somebody who lives elsewhere.
     pub(super) async fn on_peer_from(&mut self, from: &From) -> io::Result<Flow> {
+        // On a port of its own it is clear whom the visit is for.
+        if let Some(household) = &self.port_of
+            && let Err(refusal) = check_visitor(self.shared.store.as_ref(), household, &from.at_sign)
+        {
+            self.refuse(refusal).await?;
+            return Ok(Flow::Close);
+        }
         let reply = self.connection.on_peer_from(from, postern_crypto::random(), Instant::now());
         self.reply(&reply).await
     }

@@ -30,6 +30,7 @@ use postern_store::{Assert, Batch, Committed, Store, StoreError};
 use crate::accounts::Accounts;
 use crate::hub::Figures;
 
+pub(crate) use blocks::check_visitor;
 pub(crate) use lookup::print;
 pub(crate) use monitor::subscription;
 

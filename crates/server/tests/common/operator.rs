@@ -51,6 +51,21 @@ impl Operator {
         Self { home, dir, port, process: None, tls, _temp: temp }
     }
 
+    /// Adds an atSign with a port of its own, which it gives. Before the start.
+    pub fn add_with_port(&self, text: &str) -> u16 {
+        let (store, port) = (self.store(), free_port());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(self.home.add(store.as_ref(), &name(text), Some(port))).unwrap();
+        port
+    }
+
+    /// Connects to one of those ports.
+    pub fn connect_to_port(&self, port: u16) -> Client {
+        let mut client = Client::connect(format!("127.0.0.1:{port}").parse().unwrap(), Arc::clone(&self.tls));
+        client.expect("@");
+        client
+    }
+
     /// Adds lines to the settings.
     pub fn with_settings(self, lines: &str) -> Self {
         let file = self.dir.join("server.toml");
