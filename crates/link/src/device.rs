@@ -44,18 +44,39 @@ pub enum LinkError {
 impl DeviceSession {
     /// One connection: relay socket and target, keys used directly.
     pub async fn single(self) -> Result<Carried, LinkError> {
-        let crypt = Crypt::of_device(self.keys.as_ref()).map_err(|_| LinkError::Keys)?;
+        let sockets = self.dial_single().await?;
+        self.single_on(sockets).await
+    }
+
+    /// The two sockets of [`Self::single`]: relay and target.
+    pub async fn dial_single(&self) -> Result<(TcpStream, TcpStream), LinkError> {
         let (relay, target) = tokio::join!(self.relay.dial(0), dial_target(&self.target));
         let relay = relay.map_err(|error| self.relay_trouble(error))?;
         let target = target.map_err(|error| LinkError::Target(self.target.clone(), error))?;
+        Ok((relay, target))
+    }
+
+    /// Carries what [`Self::dial_single`] has dialled.
+    pub async fn single_on(self, (relay, target): (TcpStream, TcpStream)) -> Result<Carried, LinkError> {
+        let crypt = Crypt::of_device(self.keys.as_ref()).map_err(|_| LinkError::Keys)?;
         Ok(pump(target, relay, crypt, &self.stop).await.0)
+    }
+
+    /// The control channel of [`Self::multi`].
+    pub async fn dial_control(&self) -> Result<TcpStream, LinkError> {
+        self.relay.dial(0).await.map_err(|error| self.relay_trouble(error))
     }
 
     /// Many connections, each announced on the control channel. Ends when that
     /// closes, or after `idle` without connections.
     pub async fn multi(self, idle: Duration, tasks: &Tasks) -> Result<Carried, LinkError> {
+        let control = self.dial_control().await?;
+        self.multi_on(control, idle, tasks).await
+    }
+
+    /// The same on what [`Self::dial_control`] has dialled.
+    pub async fn multi_on(self, socket: TcpStream, idle: Duration, tasks: &Tasks) -> Result<Carried, LinkError> {
         let crypt = Crypt::of_device(self.keys.as_ref()).map_err(|_| LinkError::Keys)?;
-        let socket = self.relay.dial(0).await.map_err(|error| self.relay_trouble(error))?;
         // The writing half is kept: closing it would tell the client that the session is over.
         let twin = self.keys.as_ref().is_some_and(StreamKeys::is_twin);
         let reader = if twin { ControlReader::of_twin_session() } else { ControlReader::default() };

@@ -11,6 +11,7 @@ use postern_rendezvous::{Challenge, EscrProver, SignedLine};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use crate::limits::{AUTH_WRITE, DIAL, VERDICT_CHARS};
 
@@ -34,6 +35,8 @@ pub enum RelayAuth {
     Nothing,
     /// A signed line. The relay does not answer; data may follow at once.
     Line(Arc<SignedLine>),
+    /// A line that somebody else has signed, with its newline.
+    Ready(Arc<Zeroizing<String>>),
     /// The answer to its challenge. Data follows its `ok`.
     Escr(Arc<EscrProver>),
 }
@@ -49,6 +52,7 @@ impl RelayPort {
                 let line = if self.numbered { line.numbered(number) } else { line.plain() };
                 timeout(AUTH_WRITE, socket.write_all(line.as_bytes())).await??;
             }
+            RelayAuth::Ready(line) => timeout(AUTH_WRITE, socket.write_all(line.as_bytes())).await??,
             RelayAuth::Escr(prover) => {
                 let number = self.numbered.then_some(number);
                 let proved = timeout(PROVE_WITHIN, prove(&mut socket, prover, number)).await;

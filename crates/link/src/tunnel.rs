@@ -54,14 +54,29 @@ async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 impl ClientSession {
     /// One connection: the first one accepted; the local port closes behind it.
     pub async fn single(self, listener: TcpListener) -> Result<Carried, LinkError> {
+        match self.stop.clone().run_until_cancelled(accept_one(listener)).await {
+            None => Ok(Carried::default()),
+            Some(accepted) => {
+                let (local, _) = accepted.map_err(|error| self.relay_trouble(error))?;
+                self.single_on(local).await
+            }
+        }
+    }
+
+    /// The same, if that connection comes within `idle`.
+    pub async fn single_within(self, listener: TcpListener, idle: Duration) -> Result<Carried, LinkError> {
+        let came = tokio::time::timeout(idle, self.stop.run_until_cancelled(accept_one(listener))).await;
+        match came {
+            Ok(Some(accepted)) => {
+                let (local, _) = accepted.map_err(|error| self.relay_trouble(error))?;
+                self.single_on(local).await
+            }
+            Ok(None) | Err(_) => Ok(Carried::default()),
+        }
+    }
+
+    async fn single_on(self, local: TcpStream) -> Result<Carried, LinkError> {
         let crypt = Crypt::of_client(self.keys.as_ref()).map_err(|_| LinkError::Keys)?;
-        let accepted = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => return Ok(Carried::default()),
-            accepted = listener.accept() => accepted,
-        };
-        drop(listener);
-        let (local, _) = accepted.map_err(|error| self.relay_trouble(error))?;
         let _ = local.set_nodelay(true);
         Ok(pump(local, self.first, crypt, &self.stop).await.0)
     }
@@ -151,6 +166,11 @@ struct Opening {
     twin: bool,
     /// Announced first.
     first: bool,
+}
+
+/// Takes one connection; the port closes behind it.
+async fn accept_one(listener: TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    listener.accept().await
 }
 
 /// Authenticates a relay socket first, then announces it: relays that do not know numbers pair by order of arrival.

@@ -59,6 +59,13 @@ const APPLETS: &[Applet] = &[
         main: postern_policy::atserver_main,
         command: postern_policy::atserver_command,
     },
+    #[cfg(feature = "srv")]
+    Applet {
+        name: "srv",
+        what: "one end of a relay session, for programs that start it",
+        main: postern_srv::main,
+        command: postern_srv::command,
+    },
     #[cfg(feature = "server")]
     Applet {
         name: "server",

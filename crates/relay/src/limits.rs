@@ -44,6 +44,9 @@ pub const SINGLE_PORT: u16 = 443;
 /// A longer wait for who speaks first would leave no time for a proof.
 pub const LONGEST_DETECT_WINDOW: Duration = Duration::from_secs(3);
 
+/// Life of the record by which one of several instances takes a request: longer than a request lives. Source: NoPorts.
+pub const MUTEX_LIFE: Duration = Duration::from_secs(30);
+
 /// Sockets from the port for all that may be under way to one session.
 pub const ADMISSIONS: usize = 16;
 

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use postern_crypto::{AesKey, RsaPublicKey, SignatureHash};
 use postern_proto::{AtSign, SigningKeyName, Uuid};
-use postern_rendezvous::{AuthMode, EscrParties, Expected, HashAlgo, Nack, RelayReply, RelayRequest, Side};
+use postern_rendezvous::{AuthMode, EscrParties, Expected, HashAlgo, NAMESPACE, Nack, RelayReply, RelayRequest, Side};
 
 use super::Srvd;
 use crate::cli::Generation;
 use crate::engine::{EscrSpec, Modes, Refusal, Session, SessionSpec, SigningKeys as _, Verify};
+use crate::limits::MUTEX_LIFE;
 
 /// Why a request gets no ports.
 pub(super) enum Unopened {
@@ -71,6 +72,9 @@ impl Srvd {
             single_port: plan.single_port,
         };
         let session = self.admit(spec)?;
+        if !request.multiple_acks_ok {
+            self.take_turn(&session, &request.session_id).await?;
+        }
         tracing::debug!(%from, session = %request.session_id, "session opened");
         let current = self.config.generation == Generation::Current;
         let reply = RelayReply {
@@ -177,6 +181,24 @@ impl Srvd {
         }
         let key = self.client.public_key(who).await;
         key.map(Some).map_err(|error| nack(&format!("the public key of {who} is not to be had: {error}")))
+    }
+
+    /// Several instances of one relay hear the same request; the first to write this record answers it. A client that
+    /// can have several answers takes the first, and is not kept waiting for this.
+    async fn take_turn(&self, session: &Session, id: &str) -> Result<(), Unopened> {
+        let name = format!("{id}.session_mutexes.{NAMESPACE}");
+        match self.client.take_mutex(&name, MUTEX_LIFE).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                session.stop.cancel();
+                Err(Unopened::Silent("another instance of this relay answers"))
+            }
+            Err(error) => {
+                // Better two answers than none.
+                tracing::debug!(%error, "could not write the mutex of a session");
+                Ok(())
+            }
+        }
     }
 }
 
