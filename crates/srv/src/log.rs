@@ -19,11 +19,12 @@ impl Log {
     }
 
     pub(crate) fn say(&mut self, line: &str) {
-        postern_observe::say(line);
+        // The file first: a parent that has seen the line on stderr finds it there.
         if let Some((file, _)) = &mut self.0 {
             // A full disk is no reason to stop.
             let _ = writeln!(file, "{line}");
         }
+        postern_observe::say(line);
     }
 
     /// After a clean end nobody needs it.
