@@ -286,6 +286,12 @@ fn who_cannot_prove_it_is_refused() {
     let mut client = b.connect_as(&certificate, &key);
     client.challenge("nobody");
     assert!(client.reply("pol").starts_with("error:AT0007-Exception: "));
+    // Nobody is there to ask: a stranger does not hear where we dialled, nor how it failed.
+    let mut a = a;
+    a.kill();
+    let mut client = b.connect_as(&certificate, &key);
+    client.challenge("alice");
+    client.ask("pol", "error:AT0021-Exception: the server of @alice cannot be asked\n@");
 }
 
 #[test]

@@ -100,7 +100,7 @@ impl Abroad {
         let work = Box::pin(self.question(verification, shown));
         let outcome = match timeout(PEER_VERIFIES, work).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(PeerError::TooSlow("the claimed server").into_protocol()),
+            Err(_) => Err(told(&who, PeerError::TooSlow("the claimed server"))),
         };
         if let Err(error) = &outcome {
             tracing::debug!(%who, %from, %error, "pol refused");
@@ -115,7 +115,7 @@ impl Abroad {
         shown: Option<PeerCertificates>,
     ) -> Result<Peer, ProtocolError> {
         let who = verification.at_sign().clone();
-        let place = self.find(&who).await.map_err(PeerError::into_protocol)?;
+        let place = self.find(&who).await.map_err(|error| told(&who, error))?;
         let is_theirs = |shown: &PeerCertificates| self.trust.is_certificate_of(shown, &place.address.host);
         let certified = match (self.certificates, &shown) {
             (CertificateCheck::Ignored, _) | (CertificateCheck::IfShown, None) => true,
@@ -125,16 +125,26 @@ impl Abroad {
         if !certified {
             return Err(ProtocolError::new(ErrorCode::Authentication, "Certificate Verification Failed"));
         }
-        let mut wire = self.dial(&who, &place).await.map_err(PeerError::into_protocol)?;
+        let mut wire = self.dial(&who, &place).await.map_err(|error| told(&who, error))?;
         let mut answers = Vec::new();
         for question in verification.questions() {
-            answers.push(wire.ask(&question.to_string(), PEER_STEP).await.map_err(PeerError::into_protocol)?);
+            let answer = wire.ask(&question.to_string(), PEER_STEP).await;
+            answers.push(answer.map_err(|error| told(&who, error))?);
         }
         match answers.as_slice() {
             [_, PeerAnswer::Data(signature), PeerAnswer::Data(key)] => verification.check(signature, key),
             // No such key: this server does not speak for the atSign.
             _ => Err(Verification::failed()),
         }
+    }
+}
+
+/// What a stranger hears of our attempt: not where we dialled, nor what was there.
+fn told(who: &AtSign, error: PeerError) -> ProtocolError {
+    tracing::debug!(%who, ?error, "a claim could not be checked");
+    match error {
+        PeerError::NotFound(_) | PeerError::TooMany => error.into_protocol(),
+        _ => ProtocolError::new(ErrorCode::UnableToConnect, format!("the server of {who} cannot be asked")),
     }
 }
 
