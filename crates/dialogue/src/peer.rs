@@ -161,6 +161,7 @@ pub fn passed_on(error: &WireError) -> ProtocolError {
 mod tests {
     use super::*;
     use postern_proto::ErrorCode;
+    use proptest::prelude::*;
 
     fn alice() -> AtSign {
         AtSign::parse("alice").unwrap()
@@ -222,5 +223,38 @@ mod tests {
         assert_eq!(error.message, "k@bob does not exist in keystore");
         assert_eq!(said("error:AT9999-x").code, ErrorCode::InternalException);
         assert!(said(&format!("error:AT0003-{}", "x".repeat(5000))).message.len() <= 200);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_said_only_uuids_are_signed_and_named(
+            text in "(data:)?(proof:)?_?([0-9a-fA-F-]{0,40}|[a-z_:@]{0,12})@(alice|bob|):?[0-9a-fA-F-]{0,40}[ \n]?|.{0,200}",
+            // Right but for one character.
+            at in 0usize..90, other in any::<char>(),
+        ) {
+            let good: Vec<char> = format!("proof:_{SESSION}@alice:{PROOF}").chars().collect();
+            let mut bent = good.clone();
+            if let Some(c) = bent.get_mut(at) { *c = other }
+            for text in [text, bent.iter().collect()] {
+                if let Some(proof) = PeerProof::parse(&text, &alice()) {
+                    prop_assert!(Uuid::parse(proof.signed_text()).is_some());
+                    prop_assert!(proof.key_name().strip_prefix('_').and_then(Uuid::parse).is_some());
+                    prop_assert_eq!(AtKey::parse(&proof.key(&alice()).to_string()), Ok(proof.key(&alice())));
+                }
+                for answer in [PeerAnswer::from_line(&text), PeerAnswer::from_unfinished(text.as_bytes())] {
+                    if let Some(PeerAnswer::Error(error)) = answer {
+                        let told = passed_on(&error).message;
+                        prop_assert!(told.chars().count() <= 200 && !told.contains(char::is_control), "{}", told);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn bytes_without_a_line_end_are_harmless(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            if let Some(PeerAnswer::Prompt(who)) = PeerAnswer::from_unfinished(&bytes) {
+                prop_assert!(bytes.trim_ascii().ends_with(b"@") && !who.body().is_empty());
+            }
+        }
     }
 }
