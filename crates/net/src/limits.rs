@@ -10,9 +10,9 @@ pub const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 /// bound the sockets that one call holds.
 pub const ADDRESSES_TRIED: usize = 8;
 
-/// Connections that the kernel keeps for us until we accept them. More than 1024 SYNs in the few milliseconds between
-/// two accepts is a flood, and the kernel's SYN cookies are the answer to it.
-pub const LISTEN_BACKLOG: i32 = 1024;
+/// Connections that the kernel keeps for us until we accept them: what Linux gives at most unless it is told otherwise
+/// (`somaxconn`). A fleet that comes back fills it; the next waits a second until its kernel asks again.
+pub const LISTEN_BACKLOG: i32 = 4096;
 
 /// A connection that carries lines (not a session's bytes) is given up when what we sent stays unacknowledged for this
 /// long: a gateway whose network changed reconnects after a minute instead of 15.
@@ -35,13 +35,15 @@ pub const TURNS: u32 = 16;
 /// Buffer of one direction that copies in user space: the size of a default pipe, and of one `read` that pays off.
 pub const COPY_BYTES: usize = 64 * 1024;
 
-/// Connections that have not said who they are yet, in all. A TLS handshake holds about 30 KiB, so 4096 of them cost
-/// at most 120 MiB; a real device needs a few seconds in this pool.
-pub const ANONYMOUS_SEATS: u32 = 4096;
+/// Connections that have not said who they are yet, in all. A fleet of 5,000 comes back in one second when its server
+/// has been restarted, and whoever is sent away then comes again, so that the work done for him is lost: with 4096 seats
+/// and 256 an address, 5,000 monitors took 50,000 connections to be back. A TLS handshake holds about 30 KiB; only when
+/// all of these are attackers in the middle of one does it come to 240 MiB.
+pub const ANONYMOUS_SEATS: u32 = 8192;
 
-/// The same from one address (IPv6: one /64). Generous, because a carrier-grade NAT puts hundreds of gateways behind
-/// one address, and all of them come back at once after an outage.
-pub const ANONYMOUS_PER_ADDRESS: u32 = 256;
+/// The same from one address (IPv6: one /64): a whole fleet may stand behind one. Newcomers of other addresses find
+/// the seats that are left, and after that the most crowded address gives way.
+pub const ANONYMOUS_PER_ADDRESS: u32 = 6144;
 
 /// Connections in all, authenticated ones included: the 100,000 idle devices that one server is planned for, and slack.
 pub const TOTAL_SEATS: u32 = 120_000;

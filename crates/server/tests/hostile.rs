@@ -146,7 +146,7 @@ fn thousands_of_silent_connections_keep_nobody_out() {
     world.add_activated("alice");
     let to = world.address;
     let mut silent = Vec::new();
-    // Both ends are ours: 10,000 connections are at most 14,096 descriptors, for the server lets only 4,096 strangers sit.
+    // Both ends are ours: 10,000 connections are at most 18,192 descriptors, for the server lets only 8,192 strangers sit.
     for n in 0..10_000u32 {
         let source = Ipv4Addr::new(127, 0, 1, u8::try_from(n % 40 + 1).unwrap());
         silent.push(silent_from(source, to).unwrap());
