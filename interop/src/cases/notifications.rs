@@ -67,8 +67,8 @@ pub(super) const CASES: &[Case] = &[
         reference: "is not concerned: the SDK makes no new connection",
         with: SDKS,
         fails: &[
-            Known { program: Program::Atsdk0281, why: SPINS, says: "heard kinds: ['MONITOR_EXCEPTION']" },
-            Known { program: Program::Atsdk0233, why: SPINS, says: "heard kinds: ['MONITOR_EXCEPTION']" },
+            Known { program: Program::Atsdk0281, why: SPINS, says: "'MONITOR_EXCEPTION'" },
+            Known { program: Program::Atsdk0233, why: SPINS, says: "'MONITOR_EXCEPTION'" },
         ],
         needs_ours: Some(OWN_SERVER),
         run: reconnect_by_sdk,
