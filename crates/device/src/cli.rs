@@ -93,6 +93,8 @@ struct Flags {
     no_strict: bool,
     #[arg(long, hide = true)]
     clear_cached_pks: bool,
+    #[arg(short = 'o', long, hide = true)]
+    output: Option<String>,
     /// Kind of the ephemeral key for clients that rely on ssh alone: ssh-ed25519 or ssh-rsa.
     #[arg(long, default_value = "ssh-ed25519", value_parser = ["ssh-ed25519", "ssh-rsa"])]
     ssh_algorithm: String,
@@ -271,6 +273,28 @@ mod tests {
         assert_eq!(permits(&["-a", "@d", "-p", "@Policy"]), "*:*");
         assert_eq!(permits(&["-a", "@d", "-p @policy", "--po", "localhost:22"]), "localhost:22");
         assert_eq!(parse(&["-a", "@d", "-m", "@a", "-p", "@Policy"]).unwrap().policy.unwrap().as_str(), "@policy");
+    }
+
+    #[test]
+    fn what_is_typed_beats_what_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sshnpd.yaml");
+        let text = "atsign:\n  atsign: \"@dev\"\naccess:\n  managers: [\"@a\"]\n  permitopen: [\"*:80\"]\ndevice:\n  name: pi\nssh:\n  sshd-port: 2222\n";
+        std::fs::write(&path, text).unwrap();
+        let config = |words: &[&str]| {
+            let mut all: Vec<OsString> = vec!["sshnpd".into(), "--config".into(), path.clone().into()];
+            all.extend(words.iter().map(OsString::from));
+            read(all).unwrap_or_else(|_| panic!("refused"))
+        };
+        let written = config(&[]);
+        assert_eq!((written.at_sign.as_str(), written.device.as_str(), written.sshd_port), ("@dev", "pi", 2222));
+        assert_eq!((written.managers.len(), written.permit_open.to_string().as_str()), (1, "*:80"));
+        let typed = config(&["-m", "@b,@c", "-d", "other", "--po", "localhost:22", "--local-sshd-port", "22"]);
+        assert_eq!((typed.at_sign.as_str(), typed.device.as_str(), typed.sshd_port), ("@dev", "other", 22));
+        assert_eq!(typed.managers.iter().map(AtSign::as_str).collect::<Vec<_>>(), ["@b", "@c"]);
+        assert_eq!(typed.permit_open.to_string(), "localhost:22");
+        std::fs::write(&path, "devise: {}\n").unwrap();
+        assert!(read(vec!["sshnpd".into(), "--config".into(), path.into()]).is_err());
     }
 
     #[test]

@@ -30,6 +30,10 @@ fn devices_are_listed_and_those_that_run_are_told_apart() -> anyhow::Result<()> 
         let wanted = r#"[{"device":"gateway","atSign":"@device","active":true,"info":{"devicename":"gateway""#;
         ensure!(json.starts_with(wanted) && json.lines().count() == 1, "{json}");
 
+        // Without -t, the devices of all atSigns that have told us of themselves.
+        let all = list(World::CLIENT, &[])?;
+        ensure!(all.stderr.contains("\n  gateway@device - v"), "{}", all.stderr);
+
         let none = list("@stranger", &["-t", World::DEVICE])?;
         ensure!(none.stderr.contains("[X] No devices found"), "{}", none.stderr);
         Ok(())

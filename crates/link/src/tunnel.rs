@@ -28,7 +28,7 @@ pub struct ClientSession {
     pub twin: bool,
     /// How often to say something on the control channel; `None`: the device would not understand it.
     pub heartbeat: Option<Duration>,
-    /// Announce a connection before its socket has authenticated, as clients of 2024 do.
+    /// Announce a connection before its socket has authenticated, in a line without an end, as clients of 2024 do.
     pub announces_first: bool,
     /// Ends the session.
     pub stop: CancellationToken,
@@ -185,7 +185,8 @@ async fn open(
         None => ControlLine::connect_plain(),
     };
     if how.first {
-        control.write(&line).await?;
+        // Clients before 5.6.1 end no line, where its length says where it ends.
+        control.write(if keys.is_some() { line.trim_end() } else { &line }).await?;
         return relay.dial(how.number).await;
     }
     let socket = relay.dial(how.number).await?;

@@ -50,7 +50,7 @@ impl Dialect {
         self == Self::Current
     }
 
-    /// Announces a connection on the control channel before its socket has authenticated.
+    /// Announces a connection on the control channel before its socket has authenticated, in a line without an end.
     pub fn announces_first(self) -> bool {
         self == Self::V5_6
     }

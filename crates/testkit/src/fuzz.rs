@@ -156,7 +156,13 @@ pub fn relay_auth_line(bytes: &[u8]) {
 /// A signed envelope and what may be in it.
 pub fn envelope(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let _ = Envelope::parse(text);
+    if let Ok(envelope) = Envelope::parse(text) {
+        let client = AtSign::parse("client").expect("an atSign");
+        if let Ok(Some(claim)) = envelope.enrollment_claim(&client) {
+            assert!(claim.key_name().owner() == &client, "a key of somebody else: {}", claim.key_name());
+            let _ = envelope.verify_enrollment(claim, text);
+        }
+    }
     if let Ok(request) = serde_json::from_str::<SshRequest>(text) {
         let _ = request.check(22);
     }

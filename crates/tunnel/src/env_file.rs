@@ -14,7 +14,7 @@ enum Kind {
 }
 
 /// Keys that a profile may hold: the long names in upper case with `_`.
-const KEYS: [(&str, &str, Kind); 19] = [
+const KEYS: [(&str, &str, Kind); 18] = [
     ("FROM", "from", Kind::Value),
     ("TO", "to", Kind::Value),
     ("DEVICE", "device", Kind::Value),
@@ -32,8 +32,7 @@ const KEYS: [(&str, &str, Kind); 19] = [
     ("AUTHENTICATE_DEVICE_TO_RVD", "authenticate-device-to-rvd", Kind::Switch),
     ("ENCRYPT_RVD_TRAFFIC", "encrypt-rvd-traffic", Kind::Switch),
     ("RELAY_AUTH_MODE", "relay-auth-mode", Kind::Value),
-    ("IDLE_TIMEOUT", "idle-timeout", Kind::Value),
-    ("SSH_ALGORITHM", "ssh-algorithm", Kind::Value),
+    ("443", "443", Kind::Flag),
 ];
 
 /// Keys of old templates, ignored with a word.
@@ -41,7 +40,12 @@ const OLD: [&str; 7] = ["PORT", "SSH_PUBLIC_KEY", "RSA", "LOCAL_SSHD_PORT", "LEG
 
 /// Reads a profile into flags that stand in front of those typed.
 pub(crate) fn read(path: &Path) -> Result<Vec<OsString>, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("profile {}: {error}", path.display()))?;
+    let text = std::fs::read_to_string(path).or_else(|error| {
+        // A profile's name may be written with spaces; its file has `_` for them.
+        let name = path.file_name().and_then(|name| name.to_str()).filter(|name| name.contains(' '));
+        let again = name.map(|name| std::fs::read_to_string(path.with_file_name(name.replace(' ', "_"))));
+        again.and_then(Result::ok).ok_or_else(|| format!("profile {}: {error}", path.display()))
+    })?;
     Ok(flags_of(&text))
 }
 

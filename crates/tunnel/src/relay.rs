@@ -176,7 +176,12 @@ impl Setup<'_> {
         let common = self.common;
         let name = format!("{}.request_ports.{RELAY_NAMESPACE}", common.device);
         let work = async {
-            self.client.notify(&self.relay, &name, &request.print(), Some(REQUEST_LIFE)).await?;
+            // Version 4 knows no more than the session's name.
+            let (name, text) = match common.dialect.is_v5() {
+                true => (name, request.print()),
+                false => (format!("{}.{RELAY_NAMESPACE}", common.device), self.session.to_string().into()),
+            };
+            self.client.notify(&self.relay, &name, &text, Some(REQUEST_LIFE)).await?;
             relay.recv().await.ok_or(Trouble::Client(ClientError::Stopped))
         };
         let limited = timeout(RELAY, work);
@@ -216,6 +221,7 @@ impl Setup<'_> {
 
     /// Dials the first socket.
     pub(crate) fn dial(&self, port: &RelayPort) -> impl Future<Output = Result<TcpStream, Trouble>> {
+        self.steps.tell("Creating connection to socket rendezvous");
         let (dial, steps) = (port.clone(), self.steps);
         async move {
             let to = format!("{}:{}", dial.host, dial.port);

@@ -205,6 +205,7 @@ impl Setup<'_> {
         let work = async {
             let name = format!("ping.{}.{NAMESPACE}", self.common.device);
             self.client.notify(&self.common.to, &name, "ping", None).await?;
+            self.steps.tell("Waiting for daemon feature check response");
             let hint = tokio::time::sleep(HINT);
             tokio::pin!(hint);
             loop {
@@ -217,6 +218,7 @@ impl Setup<'_> {
         };
         let limited = timeout(self.common.ping_timeout, work);
         let ping = self.steps.follow("feature check", 2, 2, limited).await.map_err(|_| Trouble::DaemonSilent)??;
+        self.steps.tell("Received daemon feature check response");
         match ping.supported_features.missing(needed) {
             Some(missing) => Err(Trouble::Missing(missing)),
             None => {
