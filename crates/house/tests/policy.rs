@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -168,6 +169,26 @@ fn managers_change_tables_from_afar_and_they_outlive_the_service() -> anyhow::Re
         npp_as(world, KEEPER, &["delete", "client", "1"])?.exited(1)?;
         ensure!(simulate(ssh)?.exited(3)?.text() == "denied");
         within_change(|| Ok(knock(world, GUEST, OPEN, ssh)?.err()))?;
+        Ok(())
+    })
+}
+
+#[test]
+fn tables_may_be_kept_in_a_file() -> anyhow::Result<()> {
+    in_policy_house(|world| {
+        let dir = world.dir().join("tables");
+        std::fs::create_dir(&dir)?;
+        let words = ["--persistence-method", "file", "--policy-directory", &dir.to_string_lossy()];
+        let npp = start_service(world, "npp", &words)?;
+        // Without a list, the service's own atSign manages it.
+        let allow = ["allow", "-c", GUEST, "-t", World::DEVICE, "-d", OPEN, "--open", "localhost:22"];
+        npp_as(world, POLICY, &allow)?.success()?;
+        npp.terminate(COMMAND)?.success()?;
+        let mode = std::fs::metadata(dir.join("tables.json"))?.permissions().mode() & 0o777;
+        ensure!(mode == 0o600, "mode {mode:o}");
+        let _npp = start_service(world, "npp", &words)?;
+        let simulate = ["simulate", "-c", GUEST, "-t", World::DEVICE, "-d", OPEN, "--reach", "localhost:22"];
+        ensure!(npp_as(world, POLICY, &simulate)?.success()?.text() == "allowed");
         Ok(())
     })
 }
