@@ -20,5 +20,9 @@ pub const LARGEST_BUFFER: usize = 512 * 1024;
 pub const SPARE_BUFFERS: usize = 8;
 /// Connections of one session at the same time. Each costs the device two sockets.
 pub const CONNECTIONS: usize = 256;
+/// To hear of a device that opens its relay sockets in any order before it is given the next one to open: relays that
+/// do not know numbers would join the wrong ones. Its dialling takes two round trips; a protocol in which the client
+/// speaks first and says nothing costs the next connection this much.
+pub const PAIRING: Duration = Duration::from_secs(1);
 /// How often a client says something on the control channel, so that middle boxes keep it.
 pub const CONTROL_HEARTBEAT: Duration = Duration::from_secs(300);

@@ -8,6 +8,7 @@ use postern_session::{DirectionKey, StreamKeys};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{FIRST_BUFFER, LARGEST_BUFFER, SPARE_BUFFERS};
@@ -54,17 +55,38 @@ impl Crypt {
 /// `stop` is cancelled. A direction that ends is passed on as a half-close; the
 /// other goes on. At most two buffers a direction are held, none while it is idle.
 pub async fn pump(
+    local: TcpStream,
+    relay: TcpStream,
+    crypt: Crypt,
+    stop: &CancellationToken,
+) -> (Carried, io::Result<()>) {
+    carry(local, relay, crypt, stop, None).await
+}
+
+/// [`pump`] that tells `heard` of the first bytes from the relay, or of the relay's end.
+pub(crate) async fn pump_telling(
+    local: TcpStream,
+    relay: TcpStream,
+    crypt: Crypt,
+    stop: &CancellationToken,
+    heard: oneshot::Sender<()>,
+) -> (Carried, io::Result<()>) {
+    carry(local, relay, crypt, stop, Some(heard)).await
+}
+
+async fn carry(
     mut local: TcpStream,
     mut relay: TcpStream,
     crypt: Crypt,
     stop: &CancellationToken,
+    heard: Option<oneshot::Sender<()>>,
 ) -> (Carried, io::Result<()>) {
     let mut carried = Carried::default();
     let (from_local, to_local) = local.split();
     let (from_relay, to_relay) = relay.split();
     let outcome = {
-        let out = one_way(from_local, to_relay, crypt.outbound, &mut carried.out);
-        let back = one_way(from_relay, to_local, crypt.inbound, &mut carried.back);
+        let out = one_way(from_local, to_relay, crypt.outbound, &mut carried.out, None);
+        let back = one_way(from_relay, to_local, crypt.inbound, &mut carried.back, heard);
         let both = async { tokio::try_join!(out, back).map(drop) };
         tokio::select! {
             biased;
@@ -80,9 +102,13 @@ async fn one_way(
     mut to: WriteHalf<'_>,
     mut cipher: Option<CtrStream>,
     count: &mut u64,
+    mut heard: Option<oneshot::Sender<()>>,
 ) -> io::Result<()> {
     loop {
         from.readable().await?;
+        if let Some(heard) = heard.take() {
+            let _ = heard.send(());
+        }
         let mut buffers = Buffers::take();
         loop {
             match from.try_read(&mut buffers.plain) {

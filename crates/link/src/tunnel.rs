@@ -1,5 +1,6 @@
 //! The client's end of a session: a local port, and sockets to the relay.
 
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -7,14 +8,14 @@ use std::time::{Duration, Instant};
 use postern_net::tasks::Tasks;
 use postern_session::{ControlLine, ControlReader, StreamKeys};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::control::{ControlWriter, control_of};
 use crate::device::LinkError;
 use crate::dial::RelayPort;
 use crate::limits::{CONNECTIONS, CONTROL_HEARTBEAT};
-use crate::pump::{Carried, Crypt, pump};
+use crate::pump::{Carried, Crypt, pump, pump_telling};
 
 /// A session that the device accepted.
 pub struct ClientSession {
@@ -30,6 +31,9 @@ pub struct ClientSession {
     pub heartbeat: Option<Duration>,
     /// Announce a connection before its socket has authenticated, in a line without an end, as clients of 2024 do.
     pub announces_first: bool,
+    /// For devices whose relay sockets come in any order ([`PAIRING`]): how long the next connection waits for the
+    /// device's first byte on the one before. `None`: the device keeps the order.
+    pub pairing: Option<Duration>,
     /// Ends the session.
     pub stop: CancellationToken,
 }
@@ -96,10 +100,12 @@ impl ClientSession {
         let mut beats = 0u64;
         let children = self.stop.child_token();
         let _stop_children = children.clone().drop_guard();
+        let mut unpaired = None;
         loop {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
+                () = paired(&mut unpaired) => unpaired = None,
                 Some(part) = ended.recv() => {
                     let part: Carried = part;
                     carried.out += part.out;
@@ -112,7 +118,7 @@ impl ClientSession {
                         break;
                     }
                 }
-                accepted = listener.accept(), if live < CONNECTIONS => {
+                accepted = listener.accept(), if live < CONNECTIONS && unpaired.is_none() => {
                     let Ok((local, _)) = accepted else {
                         // Out of file descriptors: some connection will end.
                         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -127,9 +133,11 @@ impl ClientSession {
                             number = number.wrapping_add(1);
                             live += 1;
                             let (stop, done) = (children.clone(), done.clone());
+                            let (heard, hears) = oneshot::channel();
+                            unpaired = self.pairing.map(|limit| (hears, tokio::time::Instant::now() + limit));
                             tasks.spawn(async move {
                                 let part = match Crypt::of_client(keys.as_ref()) {
-                                    Ok(crypt) => pump(local, relay, crypt, &stop).await.0,
+                                    Ok(crypt) => pump_telling(local, relay, crypt, &stop, heard).await.0,
                                     Err(_) => Carried::default(),
                                 };
                                 let _ = done.send(part).await;
@@ -157,6 +165,15 @@ impl ClientSession {
 
     fn relay_trouble(&self, error: io::Error) -> LinkError {
         LinkError::Relay(format!("{}:{}", self.relay.host, self.relay.port), error)
+    }
+}
+
+/// Until the device has been heard on the latest connection, which is then known to be joined with its own socket;
+/// or that connection has ended; or it took too long, for some protocols leave the first word to the client.
+async fn paired(unpaired: &mut Option<(oneshot::Receiver<()>, tokio::time::Instant)>) {
+    match unpaired {
+        None => pending().await,
+        Some((hears, limit)) => drop(tokio::time::timeout_at(*limit, hears).await),
     }
 }
 
@@ -192,4 +209,54 @@ async fn open(
     let socket = relay.dial(how.number).await?;
     control.write(&line).await?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::dial::RelayAuth;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A device of others dials its relay sockets in any order. While the first of two connections has not been
+    /// joined for certain, the second must not be announced.
+    #[tokio::test]
+    async fn a_device_that_keeps_no_order_is_asked_for_one_connection_at_a_time() {
+        let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = relay.local_addr().unwrap().port();
+        let first = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (control, _) = relay.accept().await.unwrap();
+        let mut control = BufReader::new(control).lines();
+        let tasks = Tasks::new();
+        let session = ClientSession {
+            relay: RelayPort { host: "127.0.0.1".to_owned(), port, auth: RelayAuth::Nothing, numbered: false },
+            first,
+            keys: None,
+            twin: false,
+            heartbeat: None,
+            announces_first: false,
+            pairing: Some(SOON * 10),
+            stop: tasks.token().child_token(),
+        };
+        let local = bind_local("127.0.0.1", 0).await.unwrap();
+        let address = local.local_addr().unwrap();
+        let owner = tasks.clone();
+        let running = tasks.spawn(async move { session.multi(&local, SOON, &owner).await });
+        let _one = TcpStream::connect(address).await.unwrap();
+        let _two = TcpStream::connect(address).await.unwrap();
+
+        let announced = timeout(SOON, control.next_line()).await.unwrap().unwrap();
+        assert_eq!(announced.as_deref(), Some("connect:no:encrypt"));
+        let (mut joined, _) = timeout(SOON, relay.accept()).await.unwrap().unwrap();
+        let early = timeout(Duration::from_millis(200), control.next_line()).await;
+        assert!(early.is_err(), "the second connection was announced at once: {early:?}");
+        joined.write_all(b"220 hello").await.unwrap();
+        let announced = timeout(SOON, control.next_line()).await.unwrap().unwrap();
+        assert_eq!(announced.as_deref(), Some("connect:no:encrypt"));
+        tasks.token().cancel();
+        running.await.unwrap().unwrap();
+    }
 }

@@ -27,6 +27,8 @@ pub struct Features {
     pub twin_keys: bool,
     /// Answers a relay's challenges (relay authentication mode `escr`).
     pub supports_ram_escr: bool,
+    /// Numbers its relay sockets, or opens them in the order in which they were asked for. Ours alone say so.
+    pub numbers_sockets: bool,
 }
 
 /// The heartbeat, also stored as `device_info`.
@@ -71,6 +73,7 @@ impl Features {
             control_channel_heartbeats: has("controlChannelHeartbeats"),
             twin_keys: has("twinKeys"),
             supports_ram_escr: has("supportsRamEscr"),
+            numbers_sockets: has("numbersSockets"),
         }
     }
 
@@ -129,10 +132,16 @@ impl PingResponse {
         };
         match dialect {
             Dialect::Current => return self.print(),
-            Dialect::V5_11 => {}
-            Dialect::V5_6 => forget(&["controlChannelHeartbeats", "twinKeys", "supportsRamEscr"]),
+            Dialect::V5_11 => forget(&["numbersSockets"]),
+            Dialect::V5_6 => forget(&["numbersSockets", "controlChannelHeartbeats", "twinKeys", "supportsRamEscr"]),
             Dialect::C2024 => {
-                forget(&["controlChannelHeartbeats", "twinKeys", "supportsRamEscr", "adjustableTimeout"]);
+                forget(&[
+                    "numbersSockets",
+                    "controlChannelHeartbeats",
+                    "twinKeys",
+                    "supportsRamEscr",
+                    "adjustableTimeout",
+                ]);
                 json.shift_remove("deviceGroupName");
                 json.insert("corePackageVersion".into(), "c0.1.0".into());
                 // It prints a wild port as the number it keeps it in.

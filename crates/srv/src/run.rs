@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use postern_link::limits::PAIRING;
 use postern_link::{ClientSession, DeviceSession, LinkError, RelayPort, bind_local};
 use postern_net::signals;
 use postern_net::tasks::Tasks;
@@ -74,6 +75,8 @@ async fn client(config: Config, log: &mut Log, tasks: &Tasks) -> Result<(), SrvE
         keys: config.keys,
         heartbeat: config.heartbeat.filter(|_| config.multi),
         announces_first: false,
+        // Nobody says which device this is.
+        pairing: Some(PAIRING),
         stop: tasks.token().child_token(),
     };
     if let Ok(address) = listener.local_addr() {

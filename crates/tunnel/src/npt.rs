@@ -5,6 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::process::ExitCode;
 
+use postern_link::limits::PAIRING;
 use postern_link::{ClientSession, bind_local};
 use postern_net::signals;
 use postern_net::tasks::Tasks;
@@ -74,6 +75,7 @@ async fn session(config: &Config, listener: &TcpListener, tasks: &Tasks) -> Resu
         twin: standing.twin,
         heartbeat: standing.heartbeats.then_some(config.heartbeat),
         announces_first: common.dialect.announces_first(),
+        pairing: (!standing.numbers_sockets).then_some(PAIRING),
         stop: stop_of(tasks),
     };
     let address = listener.local_addr().map_err(|error| Trouble::LocalPort(config.local_port, error))?;

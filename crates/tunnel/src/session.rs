@@ -68,6 +68,8 @@ pub(crate) struct Standing {
     pub(crate) keys: Option<StreamKeys>,
     pub(crate) twin: bool,
     pub(crate) heartbeats: bool,
+    /// The device keeps its relay sockets apart.
+    pub(crate) numbers_sockets: bool,
     pub(crate) user_name: Option<String>,
     /// For an ssh tunnel of our own, when the session is not encrypted.
     pub(crate) ephemeral: Option<EphemeralSshKey>,
@@ -174,6 +176,7 @@ impl Setup<'_> {
             twin,
             ephemeral: answer.ephemeral,
             session: self.session,
+            numbers_sockets: features.is_some_and(|f| f.supported_features.numbers_sockets),
             heartbeats: self.common.dialect.has_twin_keys()
                 && features.is_some_and(|f| f.supported_features.control_channel_heartbeats),
             user_name,

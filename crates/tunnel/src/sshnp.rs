@@ -48,6 +48,7 @@ pub(crate) async fn run(config: Config, args: Vec<OsString>) -> Result<ExitCode,
         twin: standing.twin,
         heartbeat: None,
         announces_first: common.dialect.announces_first(),
+        pairing: None,
         stop: stop_of(&tasks),
     };
     let tunnel_key = standing.ephemeral.filter(|_| !common.encrypt);
