@@ -169,6 +169,7 @@ impl Setup<'_> {
         let keys = keys_of(&answer, ephemeral.as_ref())?;
         steps.tell("Received response from the device daemon");
         let twin = keys.as_ref().is_some_and(|(_, twin)| *twin);
+        let able = features.map(|ping| ping.supported_features).unwrap_or_default();
         Ok(Standing {
             relay: port,
             first,
@@ -176,9 +177,8 @@ impl Setup<'_> {
             twin,
             ephemeral: answer.ephemeral,
             session: self.session,
-            numbers_sockets: features.is_some_and(|f| f.supported_features.numbers_sockets),
-            heartbeats: self.common.dialect.has_twin_keys()
-                && features.is_some_and(|f| f.supported_features.control_channel_heartbeats),
+            numbers_sockets: able.numbers_sockets,
+            heartbeats: self.common.dialect.has_twin_keys() && able.control_channel_heartbeats,
             user_name,
             late,
         })
