@@ -57,7 +57,8 @@ fn an_interactive_shell_has_a_terminal() -> anyhow::Result<()> {
         let screen = shell.wait_for_stdout(SESSION, |screen| screen.contains("ready-42"))?;
         say(format_args!("an interactive shell answers after {:.2?}", start.elapsed()));
         ensure!(screen.contains("/dev/pts/"), "no terminal on the device: {screen:?}");
-        typed("echo asleep-$((1+1)); sleep 1000\n")?;
+        // One process that speaks and sleeps: between two of them the shell itself would get the ^C and wait on.
+        typed("sh -c 'echo asleep-$((1+1)); exec sleep 1000'\n")?;
         shell.wait_for_stdout(SESSION, |screen| screen.contains("asleep-2"))?;
         typed("\u{3}")?;
         typed("echo awake-$((2+1))\n")?;
