@@ -128,6 +128,10 @@ impl Daemon {
         let Some(id) = envelope.claimed_session().filter(|_| self.config.dialect == Dialect::Current) else {
             return true;
         };
+        // Its lock is ours, and may stand still: who asks again is to hear why not.
+        if self.live.holds(&id) {
+            return true;
+        }
         match self.client.take_mutex(&format!("{id}.session_mutexes.{NAMESPACE}"), MUTEX).await {
             Ok(ours) => ours,
             Err(error) => {
