@@ -102,10 +102,15 @@ pub(crate) fn notifications(db: &Connection, owner: &AtSign, id: &NotificationId
         let delivery = rows::delivery(&row.get::<_, String>("delivery").map_err(sql)?)?;
         Ok(Kept { notification: rows::notification(row)?, delivery: Some(delivery) })
     })?;
-    let text =
-        format!("SELECT sender, owner, {NOTIFICATION} FROM received WHERE owner = ?1 AND id = ?2 ORDER BY at, arrival");
+    let text = received_by_id();
     all.extend(list(db, &text, values, |row| Ok(Kept { notification: rows::notification(row)?, delivery: None }))?);
     Ok(all)
+}
+
+/// The plus: otherwise SQLite walks through all of the household in the order of `at` to spare itself the sorting of
+/// the one or two that have this id.
+fn received_by_id() -> String {
+    format!("SELECT sender, owner, {NOTIFICATION} FROM received WHERE owner = ?1 AND id = ?2 ORDER BY +at, arrival")
 }
 
 pub(crate) fn usage(db: &Connection, owner: &AtSign) -> Result<Usage> {
@@ -156,4 +161,19 @@ fn list<T>(db: &Connection, text: &str, params: impl Params, read: impl Fn(&Row<
 
 fn rows_at_most(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema;
+
+    #[test]
+    fn regression_a_notification_is_found_without_a_look_at_all_others() {
+        let mut db = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut db).unwrap();
+        let explain = format!("EXPLAIN QUERY PLAN {}", received_by_id());
+        let plan: String = db.query_row(&explain, ["@alice", "id"], |row| row.get("detail")).unwrap();
+        assert!(plan.contains("received_once (owner=? AND id=?)"), "{plan}");
+    }
 }
