@@ -1,38 +1,25 @@
 //! The shared vectors that need nothing but a cipher.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+#[path = "../../../vectors/replay.rs"]
+mod replay;
+
 use postern_crypto::{AesKey, AtKeys, CtrStream, Iv, KeyFileError, RsaPrivateKey, RsaPublicKey, hex_lower};
 use serde_json::{Map, Value as Json};
 
+use replay::{replay, same, text};
+
 fn file(text: &str) -> Json {
     serde_json::from_str(text).unwrap()
-}
-
-/// Runs every case of a file and tells of all that fail.
-fn replay(vectors: &Json, run: impl Fn(&Json) -> Result<(), String>) {
-    let cases = vectors["cases"].as_array().unwrap();
-    assert!(!cases.is_empty());
-    let wrong: Vec<String> =
-        cases.iter().filter_map(|case| run(case).err().map(|why| format!("{}: {why}", text(case, "name")))).collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-fn text<'a>(case: &'a Json, name: &str) -> &'a str {
-    case[name].as_str().unwrap_or_else(|| panic!("{name} in {case}"))
 }
 
 fn unhex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
 }
 
-/// What came out against what was to come out.
-fn same<T: PartialEq + std::fmt::Debug>(got: T, want: T) -> Result<(), String> {
-    if got == want { Ok(()) } else { Err(format!("got {got:?}, wanted {want:?}")) }
-}
-
 #[test]
 fn streams() {
-    replay(&file(include_str!("../../../vectors/ctr.json")), |case| {
+    replay(include_str!("../../../vectors/ctr.json"), |case| {
         let key = AesKey::from_bytes(unhex(text(case, "key")).try_into().unwrap());
         let iv = Iv::from_base64(&postern_crypto::encode_base64(&unhex(text(case, "iv")))).unwrap();
         let (plain, mut stream, mut got) = (unhex(text(case, "plain")), key.stream(iv).unwrap(), Vec::new());
@@ -50,7 +37,7 @@ fn streams() {
 
 #[test]
 fn sealed_text() {
-    replay(&file(include_str!("../../../vectors/sealed_text.json")), |case| {
+    replay(include_str!("../../../vectors/sealed_text.json"), |case| {
         let key = AesKey::from_base64(text(case, "key")).unwrap();
         let opened = Iv::from_base64(text(case, "iv")).and_then(|iv| key.decrypt_text(iv, text(case, "cipher")));
         let Some(want) = case["text"].as_str() else { return same(opened.is_err(), true) };
@@ -64,7 +51,7 @@ fn sealed_text() {
 fn key_transport() {
     let keys = file(include_str!("../../../vectors/keys.json"));
     let key = RsaPrivateKey::from_base64(text(&keys["ephemeral"], "private")).unwrap();
-    replay(&file(include_str!("../../../vectors/key_transport.json")), |case| {
+    replay(include_str!("../../../vectors/key_transport.json"), |case| {
         let opened = key.decrypt_aes_key(text(case, "cipher")).map(|key| key.to_base64().to_string());
         same(opened.ok(), case["key"].as_str().map(str::to_owned))
     });
@@ -84,9 +71,9 @@ fn keys_of_other_tools_are_read_and_printed_the_same() {
 
 #[test]
 fn key_files() {
-    let (keys, vectors) =
-        (file(include_str!("../../../vectors/keys.json")), file(include_str!("../../../vectors/key_files.json")));
-    replay(&vectors, |case| {
+    let all = include_str!("../../../vectors/key_files.json");
+    let (keys, vectors) = (file(include_str!("../../../vectors/keys.json")), file(all));
+    replay(all, |case| {
         let content = match case["text"].as_str() {
             Some(text) => text.to_owned(),
             None => changed(&vectors["base"], case).to_string(),

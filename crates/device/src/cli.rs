@@ -231,13 +231,7 @@ fn check(flags: Flags) -> Result<Config, String> {
         require_enrollment_signature: flags.require_enrollment_signature && !flags.no_require_enrollment_signature,
         client_key_check: (flags.client_key_check_secs > 0)
             .then(|| Duration::from_secs(flags.client_key_check_secs.into())),
-        verbosity: if flags.debug {
-            Verbosity::Debug
-        } else if flags.verbose {
-            Verbosity::Info
-        } else {
-            Verbosity::Quiet
-        },
+        verbosity: Verbosity::of(flags.verbose, flags.debug),
     })
 }
 

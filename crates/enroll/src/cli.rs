@@ -285,11 +285,7 @@ pub(crate) fn read(mut args: Vec<OsString>) -> Result<Command, ExitCode> {
         if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     })?;
     let (word, common, wanted) = flags.command.split();
-    postern_observe::init(match (common.debug, common.verbose) {
-        (true, _) => Verbosity::Debug,
-        (_, true) => Verbosity::Info,
-        _ => Verbosity::Quiet,
-    });
+    postern_observe::init(Verbosity::of(common.verbose, common.debug));
     check(word, common, wanted).map_err(|why| {
         say(format_args!("at_activate {word}: {why}\nTry at_activate {word} --help."));
         ExitCode::FAILURE

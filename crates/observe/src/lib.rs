@@ -21,6 +21,17 @@ pub enum Verbosity {
     Debug,
 }
 
+impl Verbosity {
+    /// What `--verbose` and `--debug` ask for; the louder one counts.
+    pub fn of(verbose: bool, debug: bool) -> Self {
+        match (verbose, debug) {
+            (_, true) => Self::Debug,
+            (true, false) => Self::Info,
+            (false, false) => Self::Quiet,
+        }
+    }
+}
+
 /// Sends log lines to stderr from now on. `POSTERN_LOG` overrides (`debug`,
 /// `postern_relay=trace,warn`); `NO_COLOR` is respected. A second call does nothing.
 pub fn init(verbosity: Verbosity) {

@@ -246,7 +246,7 @@ impl NppFlags {
             keep,
             base: namespace(self.base_namespace.or(file.base_namespace).as_deref().unwrap_or(BASE))?,
             domain: namespace(self.domain_namespace.or(file.domain_namespace).as_deref().unwrap_or(DOMAIN))?,
-            verbosity: verbosity(self.verbose || file.verbose.unwrap_or_default(), self.debug),
+            verbosity: Verbosity::of(self.verbose || file.verbose.unwrap_or_default(), self.debug),
         })))
     }
 }
@@ -262,7 +262,7 @@ impl Common {
             keep,
             base: BASE.to_owned(),
             domain: DOMAIN.to_owned(),
-            verbosity: verbosity(self.verbose, self.debug),
+            verbosity: Verbosity::of(self.verbose, self.debug),
         })))
     }
 }
@@ -294,14 +294,6 @@ fn namespace(text: &str) -> Result<String, String> {
         return Err(format!("{text:?} is no namespace: letters, digits, _, - and . are"));
     }
     Ok(text.to_lowercase())
-}
-
-fn verbosity(verbose: bool, debug: bool) -> Verbosity {
-    match (verbose, debug) {
-        (_, true) => Verbosity::Debug,
-        (true, false) => Verbosity::Info,
-        (false, false) => Verbosity::Quiet,
-    }
 }
 
 #[cfg(test)]

@@ -164,6 +164,11 @@ impl AtKey {
         self.cached
     }
 
+    /// `public:publickey@bob`: what everything for Bob is encrypted to.
+    pub fn is_public_key(&self) -> bool {
+        self.visibility == Visibility::Public && self.name == "publickey"
+    }
+
     /// The recipient of a shared record.
     pub fn shared_with(&self) -> Option<&AtSign> {
         match &self.visibility {

@@ -1,30 +1,16 @@
 //! The shared vectors of the text protocol.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+#[path = "../../../vectors/replay.rs"]
+mod replay;
+
 use postern_proto::{
     AtKey, AtSign, DirectoryAnswer, DirectoryQuery, ErrorCode, KeyError, MessageType, Metadata, Notification, Request,
     ServerLine, Visibility,
 };
 use serde_json::{Value as Json, json};
 
-/// Runs every case of a file and tells of all that fail.
-fn replay(vectors: &str, run: impl Fn(&Json) -> Result<(), String>) {
-    let vectors: Json = serde_json::from_str(vectors).unwrap();
-    let cases = vectors["cases"].as_array().unwrap();
-    assert!(!cases.is_empty());
-    let wrong: Vec<String> =
-        cases.iter().filter_map(|case| run(case).err().map(|why| format!("{}: {why}", text(case, "name")))).collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-fn text<'a>(case: &'a Json, name: &str) -> &'a str {
-    case[name].as_str().unwrap_or_else(|| panic!("{name} in {case}"))
-}
-
-/// What came out against what was to come out.
-fn same<T: PartialEq + std::fmt::Debug>(got: T, want: T) -> Result<(), String> {
-    if got == want { Ok(()) } else { Err(format!("got {got:?}, wanted {want:?}")) }
-}
+use replay::{replay, same, text};
 
 #[test]
 fn key_names() {

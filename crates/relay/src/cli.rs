@@ -185,13 +185,7 @@ fn check(flags: Flags, file: File) -> Result<Config, String> {
         detect_window: window,
         key_recheck: recheck,
         generation: flags.behave_as,
-        verbosity: if flags.debug {
-            Verbosity::Debug
-        } else if flags.verbose || file.runtime.verbose {
-            Verbosity::Info
-        } else {
-            Verbosity::Quiet
-        },
+        verbosity: Verbosity::of(flags.verbose || file.runtime.verbose, flags.debug),
     })
 }
 

@@ -1,6 +1,9 @@
 //! The shared vectors of the relay's language.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+#[path = "../../../vectors/replay.rs"]
+mod replay;
+
 use postern_crypto::{AesKey, Iv, RsaPrivateKey, RsaPublicKey, SignatureHash};
 use postern_proto::SigningKeyName;
 use postern_rendezvous::{
@@ -9,24 +12,7 @@ use postern_rendezvous::{
 };
 use serde_json::{Value as Json, json};
 
-/// Runs every case of a file and tells of all that fail.
-fn replay(vectors: &str, run: impl Fn(&Json) -> Result<(), String>) {
-    let vectors: Json = serde_json::from_str(vectors).unwrap();
-    let cases = vectors["cases"].as_array().unwrap();
-    assert!(!cases.is_empty());
-    let wrong: Vec<String> =
-        cases.iter().filter_map(|case| run(case).err().map(|why| format!("{}: {why}", text(case, "name")))).collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-fn text<'a>(case: &'a Json, name: &str) -> &'a str {
-    case[name].as_str().unwrap_or_else(|| panic!("{name} in {case}"))
-}
-
-/// What came out against what was to come out.
-fn same<T: PartialEq + std::fmt::Debug>(got: T, want: T) -> Result<(), String> {
-    if got == want { Ok(()) } else { Err(format!("got {got:?}, wanted {want:?}")) }
-}
+use replay::{replay, same, text};
 
 #[test]
 fn auth_lines() {

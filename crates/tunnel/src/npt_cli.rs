@@ -180,11 +180,7 @@ fn check(flags: Flags) -> Result<Config, String> {
             relay_auth,
             encrypt: !flags.no_encrypt_rvd_traffic,
             ping_timeout: Duration::from_secs(flags.daemon_ping_timeout.min(3600)).max(Duration::from_secs(1)),
-            verbosity: match (flags.debug, flags.verbose) {
-                (true, _) => Verbosity::Debug,
-                (_, true) => Verbosity::Info,
-                _ => Verbosity::Quiet,
-            },
+            verbosity: Verbosity::of(flags.verbose, flags.debug),
             quiet: flags.quiet,
             dialect: flags.dialect,
         },

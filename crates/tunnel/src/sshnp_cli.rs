@@ -196,21 +196,13 @@ fn check_listing(flags: Flags) -> Result<Listing, String> {
         device: flags.device.map(|name| DeviceName::parse(&name)).transpose().map_err(|e| e.to_string())?,
         key_file: flags.key_file,
         root: parse_root(&flags.root_domain).map_err(|e| e.to_string())?,
-        verbosity: verbosity(flags.debug, flags.verbose),
+        verbosity: Verbosity::of(flags.verbose, flags.debug),
         json: flags.json,
     })
 }
 
 fn at_sign(flag: &str, text: &str) -> Result<AtSign, String> {
     AtSign::parse(text).map_err(|error| format!("{flag} {text:?}: {error}"))
-}
-
-fn verbosity(debug: bool, verbose: bool) -> Verbosity {
-    match (debug, verbose) {
-        (true, _) => Verbosity::Debug,
-        (_, true) => Verbosity::Info,
-        _ => Verbosity::Quiet,
-    }
 }
 
 fn check(flags: Flags) -> Result<Config, String> {
@@ -261,7 +253,7 @@ fn check(flags: Flags) -> Result<Config, String> {
             relay_auth,
             encrypt: is_v5 && !flags.no_encrypt_rvd_traffic,
             ping_timeout: Duration::from_secs(flags.daemon_ping_timeout.min(3600)).max(Duration::from_secs(1)),
-            verbosity: verbosity(flags.debug, flags.verbose),
+            verbosity: Verbosity::of(flags.verbose, flags.debug),
             quiet: flags.quiet,
             dialect: flags.dialect,
         },

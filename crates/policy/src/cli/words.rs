@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use postern_observe::Verbosity;
 use postern_rules::{Group, Question, Row, RowKind};
 use postern_session::{DeviceName, HostPort, PermitOpen};
 use serde_json::{Map, Value as Json};
 
-use super::{BASE, DOMAIN, Task, at_sign, namespace, root, verbosity};
+use super::{BASE, DOMAIN, Task, at_sign, namespace, root};
 use crate::offline::Query;
 use crate::remote::{Action, Remote};
 
@@ -217,7 +218,7 @@ impl Connection {
             base: namespace(self.base_namespace.as_deref().unwrap_or(BASE))?,
             domain: namespace(self.domain_namespace.as_deref().unwrap_or(DOMAIN))?,
             json: self.json,
-            verbosity: verbosity(self.verbose, self.debug),
+            verbosity: Verbosity::of(self.verbose, self.debug),
             action,
         })))
     }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json};
 use super::Abroad;
 use crate::limits::{PUBLIC_COPY_LIFE_MS, SAME_COPY_MS};
 use crate::serve::now_ms;
+use crate::verbs::retire_shared_key;
 
 /// A record as another server showed it.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,14 +63,9 @@ pub(crate) fn is_fresh(copy: &Record, key: &AtKey, now: Millis) -> bool {
         Some(-1) => true,
         Some(ttr) if ttr > 0 => copy.refresh_at.is_none_or(|at| now <= at),
         // Kept for ever, in case its server cannot be reached, and asked for again after a day.
-        _ if is_public_key(key) => now < copy.updated_at.saturating_add(PUBLIC_COPY_LIFE_MS),
+        _ if key.is_public_key() => now < copy.updated_at.saturating_add(PUBLIC_COPY_LIFE_MS),
         _ => *key.visibility() == Visibility::Public,
     }
-}
-
-/// `public:publickey@bob`: what everything for Bob is encrypted to.
-pub(crate) fn is_public_key(key: &AtKey) -> bool {
-    *key.visibility() == Visibility::Public && key.name() == "publickey"
 }
 
 /// What is to be stored in the household of `me` after `key` was fetched, if anything.
@@ -91,7 +87,7 @@ pub(crate) fn keep(
         return Ok(old.map(|_| Batch::new(now).remove(me, &copy_key)));
     }
     let mut metadata = fetched.metadata.clone();
-    if is_public_key(key) {
+    if key.is_public_key() {
         metadata.ttl = None;
     } else if is_public && metadata.ttr.is_none_or(|ttr| ttr == 0) {
         metadata.ttl = Some(metadata.ttl.filter(|ttl| *ttl > 0).unwrap_or(i64::MAX).min(PUBLIC_COPY_LIFE_MS));
@@ -107,8 +103,8 @@ pub(crate) fn keep(
             return Ok(None);
         }
         batch = batch.assert(Assert::KeyVersion(me.clone(), copy_key.clone(), old.version));
-        if is_public_key(key) && old.value != record.value {
-            batch = retire_shared_key(store, batch, me, key, now)?;
+        if let Some(owner) = key.owner().filter(|_| key.is_public_key() && old.value != record.value) {
+            batch = retire_shared_key(store, batch, me, owner, now)?;
         }
     } else {
         batch = batch.assert(Assert::KeyAbsent(me.clone(), copy_key.clone()));
@@ -116,30 +112,11 @@ pub(crate) fn keep(
     Ok(Some(batch.put(me, &copy_key, record, LogAs::Put)))
 }
 
-fn retire_shared_key(
-    store: &dyn Store,
-    batch: Batch,
-    me: &AtSign,
-    key: &AtKey,
-    now: Millis,
-) -> Result<Batch, StoreError> {
-    let Some(owner) = key.owner() else { return Ok(batch) };
-    let name = format!("shared_key.{}", owner.body());
-    let (current, retired) = (AtKey::own(&name, me), AtKey::own(&format!("{name}.until.{now}"), me));
-    match store.get(me, &current)? {
-        Some(record) => {
-            let assert = Assert::KeyVersion(me.clone(), current.clone(), record.version);
-            Ok(batch.assert(assert).put(me, &retired, record, LogAs::Put).remove(me, &current))
-        }
-        None => Ok(batch),
-    }
-}
-
 /// What is to be removed when the owner's server has no such record any more. A public key stays: it may be all that
 /// tells a changed one.
 pub(crate) fn drop_copy(store: &dyn Store, me: &AtSign, key: &AtKey, now: Millis) -> Result<Option<Batch>, StoreError> {
     let copy_key = key.clone().cached();
-    if is_public_key(key) || store.get(me, &copy_key)?.is_none() {
+    if key.is_public_key() || store.get(me, &copy_key)?.is_none() {
         return Ok(None);
     }
     Ok(Some(Batch::new(now).remove(me, &copy_key)))

@@ -157,7 +157,7 @@ async fn record(shared: &Shared, who: &Authority, lookup: &Lookup, key: &AtKey) 
         }
         Err(error) => match copy {
             // Better an old public key than none; its change is noticed with the next claim.
-            Some(copy) if copies::is_public_key(key) && !lookup.bypass_cache && error.is_dead() => {
+            Some(copy) if key.is_public_key() && !lookup.bypass_cache && error.is_dead() => {
                 Ok(print(&copy_key, Some(copy.value.clone()), &copy, lookup.detail))
             }
             _ => Err(error.into_protocol().into()),

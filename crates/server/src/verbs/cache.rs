@@ -4,9 +4,9 @@
 //! owner's notifications, so that a client reads without a question to another server.
 
 use postern_proto::{
-    AtKey, AtSign, MessageType, Metadata, MetadataChange, Notification, Operation, Record, Visibility,
+    AtKey, AtSign, MessageType, Metadata, MetadataChange, Millis, Notification, Operation, Record, Visibility,
 };
-use postern_store::{Assert, Batch, LogAs, StoreError};
+use postern_store::{Assert, Batch, LogAs, Store, StoreError};
 
 use super::Call;
 
@@ -31,9 +31,9 @@ pub(super) fn keep(
 ) -> Result<Batch, StoreError> {
     let copy = key.clone().cached();
     let stored = call.store.get(me, &copy)?;
-    let may_keep = |source: &&Record| matches!(source.metadata.ttr, Some(ttr) if ttr != 0) || is_public_key(key);
+    let may_keep = |source: &&Record| matches!(source.metadata.ttr, Some(ttr) if ttr != 0) || key.is_public_key();
     match (stored, source.filter(may_keep)) {
-        (Some(stored), None) if !is_public_key(key) => {
+        (Some(stored), None) if !key.is_public_key() => {
             Ok(batch.assert(Assert::KeyVersion(me.clone(), copy.clone(), stored.version)).remove(me, &copy))
         }
         (stored, Some(source)) => {
@@ -56,7 +56,7 @@ pub(super) fn follow(call: &Call<'_>, batch: Batch, n: &Notification) -> Result<
         _ => return Ok(batch),
     };
     // What everything for the sender is encrypted to is read, never taken from a push: a change has to be noticed.
-    if is_public_key(&key) {
+    if key.is_public_key() {
         return Ok(batch);
     }
     let (me, copy) = (&n.to, key.cached());
@@ -131,9 +131,20 @@ pub(super) fn keep_public_key(
     if known.is_none_or(|known| known.value == source.value) {
         return Ok(batch);
     }
-    let shared = AtKey::own(&format!("shared_key.{}", other.body()), me);
-    let Some(old) = call.store.get(me, &shared)? else { return Ok(batch) };
-    let aside = AtKey::own(&format!("shared_key.{}.until.{}", other.body(), call.now), me);
+    retire_shared_key(call.store, batch, me, other, call.now)
+}
+
+/// Puts the key aside that `me` shares with `other`, whose public key has changed.
+pub(crate) fn retire_shared_key(
+    store: &dyn Store,
+    batch: Batch,
+    me: &AtSign,
+    other: &AtSign,
+    now: Millis,
+) -> Result<Batch, StoreError> {
+    let name = format!("shared_key.{}", other.body());
+    let (shared, aside) = (AtKey::own(&name, me), AtKey::own(&format!("{name}.until.{now}"), me));
+    let Some(old) = store.get(me, &shared)? else { return Ok(batch) };
     let batch = batch.assert(Assert::KeyVersion(me.clone(), shared.clone(), old.version));
     Ok(batch.put(me, &aside, old, LogAs::Put).remove(me, &shared))
 }
@@ -150,8 +161,4 @@ fn write(
         Some(old) => old.next(value, metadata, call.now),
         None => Record::new(value, metadata, call.now),
     })
-}
-
-fn is_public_key(key: &AtKey) -> bool {
-    *key.visibility() == Visibility::Public && key.name() == "publickey"
 }

@@ -54,7 +54,7 @@ fn original_here(call: &Call<'_>, me: &Authority, key: &AtKey, detail: Detail) -
     let owner = key.owner().unwrap_or(me.owner());
     let source = call.active(owner, key)?;
     let batch = match &source {
-        Some(source) if key.name() == "publickey" && *key.visibility() == Visibility::Public => {
+        Some(source) if key.is_public_key() => {
             cache::keep_public_key(call, Batch::new(call.now), me.owner(), owner, source)?
         }
         source => cache::keep(call, Batch::new(call.now), me.owner(), key, source.as_ref())?,

@@ -31,6 +31,7 @@ use crate::accounts::Accounts;
 use crate::hub::Figures;
 
 pub(crate) use blocks::check_visitor;
+pub(crate) use cache::retire_shared_key;
 pub(crate) use lookup::print;
 pub(crate) use monitor::subscription;
 
