@@ -34,3 +34,6 @@ pub const PUBLIC_KEY_AGE: Duration = Duration::from_secs(60);
 pub const NOTIFICATION_LIFE: Duration = Duration::from_secs(60);
 /// Peers whose keys are remembered. A relay that serves everybody meets any number of them; 4096 cost some 8 MiB.
 pub const PEERS: usize = 4096;
+/// Longest record of a signing key that is believed. Its owner's atServer may answer with ten megabytes, and relays keep
+/// a thousand of them; a key of any algorithm has a few kilobytes. Source: the reference's bound on what an enrolment publishes.
+pub const SIGNING_KEY_BYTES: usize = 20 * 1024;

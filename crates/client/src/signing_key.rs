@@ -5,6 +5,7 @@ use postern_proto::{AtSign, Detail, Metadata, Request, SigningKeyName};
 
 use crate::error::ClientError;
 use crate::handle::Client;
+use crate::limits::SIGNING_KEY_BYTES;
 
 impl Client {
     /// The name under which our signing key is published.
@@ -35,9 +36,11 @@ impl Client {
         Ok(name)
     }
 
-    /// What the record of a peer's signing key says now. `None`: there is no such record, so the enrolment is not active.
+    /// What the record of a peer's signing key says now. `None`: there is no such record, so the enrolment is not active,
+    /// or it is longer than [`SIGNING_KEY_BYTES`] and no key.
     pub async fn signing_key_record(&self, name: &SigningKeyName) -> Result<Option<String>, ClientError> {
-        self.public_record(name.record(), name.owner()).await
+        let record = self.public_record(name.record(), name.owner()).await?;
+        Ok(record.filter(|record| record.len() <= SIGNING_KEY_BYTES))
     }
 
     /// Whether a peer's enrolment has been revoked or denied: its record has moved. One that was never published is not.

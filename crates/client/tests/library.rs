@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use postern_client::limits::SIGNING_KEY_BYTES;
 use postern_client::{
     Client, ClientError, Copies, EnrollmentInfo, EnrollmentRequest, EnrollmentStatus, Identity, Inbox,
     PendingEnrollment, RecordOptions, Settings, parse_root,
@@ -275,4 +276,20 @@ async fn a_further_device_from_request_to_revocation() {
     let denied = pending.poll().await.err().unwrap();
     assert!(matches!(&denied, ClientError::Server(why) if why.code == Some(ErrorCode::EnrollmentDenied)), "{denied}");
     alice.delete_enrollment(pending.id()).await.unwrap();
+}
+
+/// A relay keeps many of these for a minute, and anybody can publish one.
+#[tokio::test]
+async fn regression_a_record_too_long_for_a_signing_key_is_none() {
+    let house = House::new().await;
+    let (bob, _inbox) = house.connect("bob", &KEYS[1], None).await;
+    let (alice, _inbox) = house.connect("alice", &KEYS[0], None).await;
+    let name = bob.publish_signing_key().await.unwrap();
+    let published = alice.signing_key_record(&name).await.unwrap();
+    assert_eq!(published, Some(KEYS[1].pkam.public_key().unwrap().to_base64()));
+    for (length, is_believed) in [(SIGNING_KEY_BYTES, true), (SIGNING_KEY_BYTES + 1, false)] {
+        let record = Record::new("k".repeat(length), Metadata::default(), 0);
+        house.store.commit(Batch::new(0).put(&at("bob"), &name.key(), record, LogAs::Nothing)).await.unwrap();
+        assert_eq!(alice.signing_key_record(&name).await.unwrap().is_some(), is_believed, "{length} bytes");
+    }
 }

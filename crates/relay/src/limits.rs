@@ -32,7 +32,7 @@ pub const KEY_FETCH: Duration = Duration::from_secs(8);
 /// sessions are cut at the next look.
 pub const KEY_AGE: Duration = Duration::from_secs(60);
 
-/// Signing keys remembered: some 400 bytes each.
+/// Signing keys remembered: some 400 bytes each, 20 MiB in all when strangers publish the longest that is believed.
 pub const KEPT_KEYS: usize = 1024;
 
 /// Clients that a relay may be kept for by name.
