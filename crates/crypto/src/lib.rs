@@ -5,12 +5,14 @@
 //! with PKCS#1 v1.5 and AES-256 in counter mode without a tag.
 
 mod aes;
+mod ed25519;
 mod encoding;
 mod keyfile;
 mod rsa;
 mod ssh;
 
 pub use aes::{AesKey, CtrStream, Iv};
+pub use ed25519::{ED25519_SIGNATURE_BYTES, Ed25519PrivateKey, Ed25519PublicKey};
 pub use encoding::{decode_base64, encode_base64, hex_lower};
 pub use keyfile::{AtKeys, KeyFileError};
 pub use rsa::{RsaPrivateKey, RsaPublicKey, SignatureHash};

@@ -117,6 +117,11 @@ impl RsaPublicKey {
         encode_base64(&self.spki)
     }
 
+    /// DER SubjectPublicKeyInfo.
+    pub fn spki(&self) -> &[u8] {
+        &self.spki
+    }
+
     /// Checks a base64 signature.
     pub fn verify(&self, hash: SignatureHash, message: &[u8], signature: &str) -> Result<(), CryptoError> {
         self.verify_bytes(hash, message, &decode_base64(signature)?)

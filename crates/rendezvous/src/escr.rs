@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use crate::auth::{AuthFailure, HashAlgo};
 use crate::limits::AUTH_LINE_BYTES;
 use crate::meeting::Side;
-use crate::signing_key::AdvertisedKeys;
+use postern_identity::AdvertisedKeys;
 
 /// What a relay says to a socket that has proved itself, without the newline.
 pub const ACCEPTED: &str = "ok";

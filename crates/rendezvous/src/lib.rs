@@ -14,15 +14,14 @@ pub mod meeting;
 pub mod mode;
 pub mod reply;
 pub mod request;
-pub mod signing_key;
 
 pub use auth::{AuthFailure, AuthLine, Expected, HashAlgo, SignedLine};
 pub use escr::{Challenge, ChallengeSigner, Claim, EscrLine, EscrParties, EscrProver, Proven};
 pub use meeting::{Action, Meeting, MeetingRules, Side, SocketId, Why};
 pub use mode::{Detection, ModeRefused, ModeWish, Opening};
+pub use postern_identity::AdvertisedKeys;
 pub use reply::{Nack, RelayReply, ReplyError};
 pub use request::{AuthMode, RelayAuthKey, RelayRequest, RequestError};
-pub use signing_key::AdvertisedKeys;
 
 /// The namespace of all notifications between a relay and its guests.
 pub const NAMESPACE: &str = "sshrvd";

@@ -44,9 +44,6 @@ pub const KEY_RECHECK: Duration = Duration::from_secs(300);
 /// Keys that may prove sockets of one session: an enrolment on either side, and a few that came and went.
 pub const KEYS_PER_SESSION: usize = 8;
 
-/// A record with signing keys. An RSA-2048 key has 392 characters, an ML-DSA-65 key 2,604.
-pub const ADVERTISED_BYTES: usize = 16 * 1024;
-
 /// Relays that a client asks about at once: more than the network has.
 pub const CANDIDATES: usize = 32;
 

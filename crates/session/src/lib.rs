@@ -4,11 +4,8 @@
 //! see this crate; they carry what it makes.
 
 mod control;
-mod device_name;
 mod dialect;
 mod door;
-mod enrollment;
-mod envelope;
 mod keys;
 mod limits;
 mod permit;
@@ -19,14 +16,12 @@ mod span;
 mod ssh_key;
 
 pub use control::{ControlLine, ControlReader, ControlTooLong};
-pub use device_name::{BadDeviceName, DeviceName};
 pub use dialect::{BadDialect, Dialect};
 pub use door::{Denied, Door, Guest, Knocked};
-pub use enrollment::{EnrollmentClaim, EnrollmentFault};
-pub use envelope::{Envelope, EnvelopeError};
 pub use keys::{DirectionKey, EphemeralKey, SealedKeys, StreamKeys};
 pub use permit::{BadPermit, HostPort, PermitOpen};
 pub use ping::{Features, MissingFeature, PingResponse};
+pub use postern_identity::{BadDeviceName, DeviceName, EnrollmentClaim, EnrollmentFault, Envelope, EnvelopeError};
 pub use reply::{EphemeralSshKey, Reply, ReplyError};
 pub use request::{NptRequest, RelayAuth, RelayEnd, SessionRequest, SshRequest};
 pub use span::{BadSpan, parse_span};

@@ -1,8 +1,5 @@
 //! Bounds, each with its reason.
 
-/// Longest envelope or reply text in bytes. Real ones have about 2 KiB; the rest is room for newer fields.
-pub(crate) const ENVELOPE_BYTES: usize = 64 * 1024;
-
 /// Longest control line in bytes: `connect:` with two keys and two IVs has 145.
 pub(crate) const CONTROL_LINE_BYTES: usize = 512;
 

@@ -7,7 +7,7 @@ use postern_proto::Uuid;
 use serde_json::{Map, Value as Json};
 use zeroize::Zeroizing;
 
-use crate::envelope::{Envelope, EnvelopeError};
+use postern_identity::{Envelope, EnvelopeError};
 use crate::keys::SealedKeys;
 use crate::limits::PRIVATE_KEY_BYTES;
 

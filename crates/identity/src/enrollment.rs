@@ -5,8 +5,9 @@ use std::fmt;
 
 use postern_crypto::{CryptoError, RsaPrivateKey, SignatureHash};
 use postern_proto::{AtSign, SigningKeyName};
-use postern_rendezvous::AdvertisedKeys;
 use serde::Deserialize;
+
+use crate::advertised::AdvertisedKeys;
 
 /// What a request says of its second signature: read, not yet believed.
 #[derive(Clone, Debug, PartialEq, Eq)]

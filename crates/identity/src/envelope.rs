@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use postern_crypto::{CryptoError, RsaPrivateKey, RsaPublicKey, SignatureHash};
+use postern_crypto::{
+    CryptoError, Ed25519PrivateKey, Ed25519PublicKey, RsaPrivateKey, RsaPublicKey, SignatureHash, sha256,
+};
 use postern_proto::{AtSign, SigningKeyName, Uuid};
 use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -11,6 +13,8 @@ use serde_json::value::RawValue;
 
 use crate::enrollment::{self, EnrollmentClaim, EnrollmentFault};
 use crate::limits::ENVELOPE_BYTES;
+use crate::statement::{Label, StatementError};
+use crate::voucher::{VoucherClaim, VoucherError};
 
 /// An envelope as received: read, not yet believed. [`Envelope::verify`] gives the payload.
 pub struct Envelope {
@@ -20,6 +24,7 @@ pub struct Envelope {
     signature: String,
     hash: SignatureHash,
     enrollment: Result<Option<EnrollmentClaim>, EnrollmentFault>,
+    sealed: Option<SealedWire>,
 }
 
 /// Why an envelope is not believed.
@@ -43,6 +48,15 @@ struct Wire {
     signing_algo: String,
     #[serde(default)]
     enrollment_signature: Option<Json>,
+    #[serde(default)]
+    sealed_signature: Option<SealedWire>,
+}
+
+/// The signature of the requester's identity key, and who vouches for it.
+#[derive(Deserialize)]
+struct SealedWire {
+    voucher: Box<RawValue>,
+    s: String,
 }
 
 impl Envelope {
@@ -63,6 +77,23 @@ impl Envelope {
         let text = serde_json::to_string(payload).map_err(|_| CryptoError)?;
         let second = enrollment::print(&text, name, enrolled)?;
         Self::print(&text, key, &format!(r#","enrollmentSignature":{second}"#))
+    }
+
+    /// The same with the statement [`Label::Request`] of an identity key for which `voucher` vouches.
+    pub fn sign_sealed<P: Serialize>(
+        payload: &P,
+        key: &RsaPrivateKey,
+        enrolled: Option<(&SigningKeyName, &RsaPrivateKey)>,
+        (identity, voucher): (&Ed25519PrivateKey, &str),
+    ) -> Result<String, CryptoError> {
+        let text = serde_json::to_string(payload).map_err(|_| CryptoError)?;
+        let second = match enrolled {
+            Some((name, key)) => format!(r#","enrollmentSignature":{}"#, enrollment::print(&text, name, key)?),
+            None => String::new(),
+        };
+        let sealed = Label::Request.sign(&text, identity);
+        let more = format!(r#"{second},"sealedSignature":{{"voucher":{voucher},"s":"{sealed}"}}"#);
+        Self::print(&text, key, &more)
     }
 
     fn print(text: &str, key: &RsaPrivateKey, more: &str) -> Result<String, CryptoError> {
@@ -94,7 +125,8 @@ impl Envelope {
             EnrollmentClaim::read(wire)
         });
         let enrollment = claim.transpose();
-        Ok(Self { payload: wire.payload, printed, signature: wire.signature, hash, enrollment })
+        let sealed = wire.sealed_signature;
+        Ok(Self { payload: wire.payload, printed, signature: wire.signature, hash, enrollment, sealed })
     }
 
     /// The second signature, if there is one, of a shape that can be checked and by a key of `requester`.
@@ -107,6 +139,28 @@ impl Envelope {
     /// Checks the second signature with what the record says that it names.
     pub fn verify_enrollment(&self, claim: &EnrollmentClaim, record: &str) -> Result<(), EnrollmentFault> {
         claim.verify([self.payload.get(), &self.printed], record)
+    }
+
+    /// The voucher of the identity key that signed it as well.
+    pub fn sealed_voucher(&self) -> Result<VoucherClaim, VoucherError> {
+        VoucherClaim::parse(self.sealed.as_ref().ok_or(VoucherError::Missing)?.voucher.get())
+    }
+
+    /// Checks the signature of the identity key and hands out the payload, as it came.
+    pub fn verify_sealed<P: DeserializeOwned>(&self, key: &Ed25519PublicKey) -> Result<P, StatementError> {
+        let sealed = self.sealed.as_ref().ok_or(StatementError::Signature)?;
+        Label::Request.verify(self.payload.get(), key, &sealed.s)?;
+        serde_json::from_str(self.payload.get()).map_err(|_| StatementError::Payload)
+    }
+
+    /// SHA-256 of the payload's text, as it came.
+    pub fn payload_hash(&self) -> [u8; 32] {
+        sha256(self.payload.get().as_bytes())
+    }
+
+    /// The payload, not yet believed: good for finding the keys to believe it with.
+    pub fn claimed<P: DeserializeOwned>(&self) -> Result<P, EnvelopeError> {
+        serde_json::from_str(&self.printed).map_err(|_| EnvelopeError::Payload)
     }
 
     /// The session that an envelope speaks of, believed or not: where to send a complaint.

@@ -1,0 +1,22 @@
+//! Who speaks, and how that is shown: signed envelopes, vouchers for identity keys, statements, fingerprints.
+//!
+//! An atSign's encryption key signs [`Envelope`]s, as the programs of 2024 know them. Each client enrolment and each
+//! device has an identity key of its own; a [`Voucher`] shows for whom it speaks, and a [`Statement`] is what it says.
+//! Pure: bytes, text and `now` in, decisions out. Source: docs/protocol/sealed.md.
+
+mod advertised;
+mod device_name;
+mod enrollment;
+mod envelope;
+mod fingerprint;
+pub mod limits;
+mod statement;
+mod voucher;
+
+pub use advertised::AdvertisedKeys;
+pub use device_name::{BadDeviceName, DeviceName};
+pub use enrollment::{EnrollmentClaim, EnrollmentFault};
+pub use envelope::{Envelope, EnvelopeError};
+pub use fingerprint::{BadFingerprint, Fingerprint};
+pub use statement::{Label, Statement, StatementError};
+pub use voucher::{Expected, Kind, Voucher, VoucherClaim, VoucherError};
