@@ -7,9 +7,9 @@ use postern_proto::Uuid;
 use serde_json::{Map, Value as Json};
 use zeroize::Zeroizing;
 
-use postern_identity::{Envelope, EnvelopeError};
 use crate::keys::SealedKeys;
 use crate::limits::PRIVATE_KEY_BYTES;
+use postern_identity::{Envelope, EnvelopeError};
 
 /// A yes with the keys of the session.
 #[derive(Clone, Debug, PartialEq, Eq)]
