@@ -6,6 +6,7 @@ mod dial;
 mod latency;
 pub mod limits;
 mod pump;
+pub mod sealed;
 mod tunnel;
 
 pub use device::{DeviceSession, LinkError};

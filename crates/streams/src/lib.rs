@@ -2,3 +2,7 @@
 //! on after the way between the ends was lost.
 //!
 //! Pure: bytes and `now` in, frames and events out. Source: docs/protocol/sealed.md, Frames.
+
+mod code;
+
+pub use code::RefusalCode;

@@ -1,0 +1,26 @@
+//! A sealed session as both ends live it: dial the relay with a ticket, meet the other end in TLS, carry many connections,
+//! survive the loss of the way between. Source: docs/protocol/sealed.md.
+//!
+//! ```text
+//! client:  dial(ClientPlan) ──► Sealed ── carry(Local, Target) ──► Carried
+//! device:  serve(DevicePlan) ─► Sealed ── Authorize::dial(Target) at the moment of dialling
+//! both:    Sealed::ended() ──► Ended { why, carried }
+//! ```
+//!
+//! What is decided (frames, windows, fairness, what is kept for a resumption) lies in `postern-streams`, who is believed in
+//! `postern-seal`; here are sockets and clocks.
+
+mod end;
+mod ended;
+mod local;
+mod plan;
+mod session;
+
+pub use end::{End, EndFault, Facts, Knocking};
+pub use ended::{Ended, Progress, State, StreamRefused, Why};
+pub use local::Local;
+pub use plan::{
+    AskAgain, Authorize, Believe, ClientPlan, DevicePlan, DialError, Future, Refusal, RelayAddress, RelayRefusal, Target,
+    Ticket, Unbelieved,
+};
+pub use session::{Opened, Sealed, dial, serve};
