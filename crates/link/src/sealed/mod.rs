@@ -20,7 +20,7 @@ pub use end::{End, EndFault, Facts, Knocking};
 pub use ended::{Ended, Progress, State, StreamRefused, Why};
 pub use local::Local;
 pub use plan::{
-    AskAgain, Authorize, Believe, ClientPlan, DevicePlan, DialError, Future, Refusal, RelayAddress, RelayRefusal, Target,
-    Ticket, Unbelieved,
+    AskAgain, Authorize, Believe, ClientPlan, DevicePlan, DialError, Future, Refusal, RelayAddress, RelayRefusal,
+    Target, Ticket, Unbelieved,
 };
 pub use session::{Opened, Sealed, dial, serve};

@@ -73,7 +73,12 @@ impl Sealed {
     ///
     /// # Errors
     /// No relay could be reached, or the session is over; it goes on waiting for another request.
-    pub async fn resume<E: End + 'static>(&self, end: E, relays: &[RelayAddress], ticket: &Ticket) -> Result<(), DialError> {
+    pub async fn resume<E: End + 'static>(
+        &self,
+        end: E,
+        relays: &[RelayAddress],
+        ticket: &Ticket,
+    ) -> Result<(), DialError> {
         let _ = (end, relays, ticket);
         match self.0 {}
     }
