@@ -3,6 +3,20 @@
 //!
 //! Pure: bytes and `now` in, frames and events out. Source: docs/protocol/sealed.md, Frames.
 
+mod chunk;
 mod code;
+mod event;
+mod frame;
+mod inbox;
+pub mod limits;
+mod liveness;
+mod outbox;
+mod session;
+mod stream;
+#[cfg(test)]
+mod tests;
 
+pub use chunk::Chunk;
 pub use code::RefusalCode;
+pub use event::{Broken, Event, StreamId, Timeout, Turn};
+pub use session::{Side, Streams};
