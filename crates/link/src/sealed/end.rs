@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 /// One end of an established TLS session, without sockets.
 pub trait End: Send {
@@ -32,6 +33,11 @@ pub trait End: Send {
 
     /// What the handshake agreed on.
     fn facts(&self) -> Facts;
+
+    /// The client's: how long a lost connection may stay lost, as the reply says. `None`: as it was asked for.
+    fn resume(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// A client's end that waits for the device's flight and its reply.

@@ -28,6 +28,8 @@ pub enum Why {
     Lost,
     /// The way was lost and did not come back within the time agreed on.
     NotResumed(Duration),
+    /// The device refused to resume it.
+    Refused(String),
     /// The relay refused to go on.
     Relay(String),
     /// The other end broke a rule, or somebody in between changed something.
@@ -43,6 +45,7 @@ impl fmt::Display for Why {
             Self::NotResumed(limit) => {
                 write!(f, "the connection to the other end was lost and did not come back within {} s", limit.as_secs())
             }
+            Self::Refused(why) => write!(f, "the device did not resume the session: {why}"),
             Self::Relay(why) => write!(f, "the relay ended the session: {why}"),
             Self::Broken(why) => write!(f, "the session was broken: {why}"),
         }

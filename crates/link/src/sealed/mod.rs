@@ -10,17 +10,22 @@
 //! What is decided (frames, windows, fairness, what is kept for a resumption) lies in `postern-streams`, who is believed in
 //! `postern-seal`; here are sockets and clocks.
 
+mod driver;
 mod end;
 mod ended;
+mod limits;
 mod local;
+mod meet;
 mod plan;
+mod ready;
 mod session;
+mod slot;
 
 pub use end::{End, EndFault, Facts, Knocking};
 pub use ended::{Ended, Progress, State, StreamRefused, Why};
 pub use local::Local;
 pub use plan::{
-    AskAgain, Authorize, Believe, ClientPlan, DevicePlan, DialError, Future, Refusal, RelayAddress, RelayRefusal,
-    Target, Ticket, Unbelieved,
+    AskAgain, Asked, Authorize, Believe, ClientPlan, DevicePlan, DialError, Future, Refusal, RelayAddress,
+    RelayRefusal, Target, Ticket, Unbelieved,
 };
 pub use session::{Opened, Sealed, dial, serve};

@@ -17,14 +17,24 @@ use super::local::Local;
 /// A future in a box, as the closures below return them.
 pub type Future<'a, T> = Pin<Box<dyn std::future::Future<Output = T> + Send + 'a>>;
 
-/// Makes the ticket for an epoch: its base64, as it stands behind `ticket:`.
-pub type Ticket = Box<dyn Fn(u32) -> Result<String, Unbelieved> + Send + Sync>;
+/// Makes the ticket line (with its newline) for a relay, named by its place in the plan's list, and an epoch. Each call
+/// makes a new one: a ticket is good once.
+pub type Ticket = Box<dyn Fn(usize, u32) -> Result<String, Unbelieved> + Send + Sync>;
 
 /// Looks at the reply in a knock, finds the keys it needs, and opens the client's end; or says why not.
 pub type Believe<K, E> = Box<dyn Fn(K) -> Future<'static, Result<E, Unbelieved>> + Send + Sync>;
 
-/// Sends the device a request for this epoch (after the way was lost) and returns the knock that waits for its answer.
-pub type AskAgain<K> = Box<dyn Fn(u32) -> Future<'static, Result<K, Unbelieved>> + Send + Sync>;
+/// Sends the device a request for this epoch (after the way was lost). An error is no end: it is called again, with the next
+/// epoch, until the time for a resumption is over.
+pub type AskAgain<K> = Box<dyn Fn(u32) -> Future<'static, Result<Asked<K>, Unbelieved>> + Send + Sync>;
+
+/// A request that was sent.
+pub struct Asked<K> {
+    /// Waits for the device's answer in the tunnel.
+    pub knock: K,
+    /// Resolves when the device refuses by notification: the session is over. May be pending forever.
+    pub refused: Future<'static, Unbelieved>,
+}
 
 /// Why the other end was not believed, or why we have nothing to show. Its text is for the user.
 pub type Unbelieved = Box<dyn std::error::Error + Send + Sync>;

@@ -1,0 +1,25 @@
+//! Times and sizes of sealed sessions, each with its reason.
+
+use std::time::Duration;
+
+/// Bytes read from the relay at a time, and plain bytes gathered before they are written to it: as many as pay for a
+/// system call. A busy session holds two such buffers, an idle one none.
+pub(crate) const BATCH: usize = 256 * 1024;
+/// After so much quiet the buffers are let go.
+pub(crate) const REST_AFTER: Duration = Duration::from_secs(2);
+/// A relay's refusal: a word and some text.
+pub(crate) const REFUSAL_LINE: usize = 512;
+/// The client's proof, from the moment the device stands at the relay: its 30 s for the other side, and a handshake.
+pub(crate) const PROOF_WITHIN: Duration = Duration::from_secs(45);
+/// To hand the ticket to the kernel, and the last words of a session.
+pub(crate) const WRITE_WITHIN: Duration = Duration::from_secs(5);
+/// What came before a GOODBYE is still handed to local programs, so long.
+pub(crate) const LINGER: Duration = Duration::from_secs(5);
+/// The device's answer to a request that resumes: through two servers and back through the relay.
+pub(crate) const RESUME_TRY: Duration = Duration::from_secs(15);
+/// Between tries to resume: the network that comes back is found quickly, the server is not stormed.
+pub(crate) const RESUME_PAUSE: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(5)];
+/// Orders of the handle that wait for the driver; who has more waits.
+pub(crate) const ORDERS: usize = 16;
+/// Small frames share a TLS record; larger ones are not copied for that.
+pub(crate) const SMALL: usize = 2048;

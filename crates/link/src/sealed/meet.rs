@@ -1,0 +1,150 @@
+//! The way to the other end: a relay that answers, our ticket, and the device's first flight.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use super::end::{End, Knocking};
+use super::limits::{REFUSAL_LINE, WRITE_WITHIN};
+use super::local::Io;
+use super::plan::{Believe, DialError, RelayAddress, RelayRefusal, Ticket};
+use crate::limits::DIAL;
+
+/// A socket at the relay, our ticket shown, and what was read from it and not looked at.
+pub(crate) struct Way {
+    pub(crate) socket: Box<dyn Io>,
+    pub(crate) read: Vec<u8>,
+}
+
+/// Relay codes with which another relay may do better.
+const ELSEWHERE: [&str; 3] = ["full", "stopping", "quota"];
+
+/// Dials a relay; the one place where that is done.
+async fn dial_relay(relay: &RelayAddress) -> io::Result<Box<dyn Io>> {
+    if relay.tls {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "its port speaks TLS first"));
+    }
+    let socket = postern_net::tcp::connect_tcp(&relay.host, relay.port, DIAL).await?;
+    Ok(Box::new(socket))
+}
+
+/// Dials one relay and shows the ticket.
+async fn arrive(relay: &RelayAddress, ticket: String) -> Result<Way, DialError> {
+    let unreachable = |error| DialError::Unreachable(relay.clone(), error);
+    let mut socket = dial_relay(relay).await.map_err(unreachable)?;
+    let mut line = ticket.into_bytes();
+    if !line.ends_with(b"\n") {
+        line.push(b'\n');
+    }
+    let written = timeout(WRITE_WITHIN, socket.write_all(&line)).await;
+    written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(unreachable)?;
+    Ok(Way { socket, read: Vec::new() })
+}
+
+/// The device's way: the first relay that can be dialled. Its refusal, if it refuses, comes later.
+pub(crate) async fn to_first(relays: &[RelayAddress], ticket: &Ticket, epoch: u32) -> Result<Way, DialError> {
+    let mut last = None;
+    for (place, relay) in relays.iter().enumerate() {
+        let line = ticket(place, epoch).map_err(DialError::Unbelieved)?;
+        match arrive(relay, line).await {
+            Ok(way) => return Ok(way),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(no_relay))
+}
+
+fn no_relay() -> DialError {
+    DialError::Unbelieved("the request names no relay".into())
+}
+
+/// The client's way: the first relay where the device answers, with the device's answer believed.
+pub(crate) async fn meet<K: Knocking, E: End>(
+    relays: &[RelayAddress],
+    ticket: &Ticket,
+    epoch: u32,
+    mut knock: K,
+    believe: &Believe<K, E>,
+    patience: Duration,
+) -> Result<(Way, E), DialError> {
+    let mut last = None;
+    for (place, relay) in relays.iter().enumerate() {
+        let line = ticket(place, epoch).map_err(DialError::Unbelieved)?;
+        let outcome = match arrive(relay, line).await {
+            Ok(mut way) => {
+                let answer = timeout(patience, answered(relay, &mut way, &mut knock)).await;
+                answer.unwrap_or_else(|_| Err(DialError::Silent(relay.clone()))).map(|()| way)
+            }
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(way) => return believe(knock).await.map(|end| (way, end)).map_err(DialError::Unbelieved),
+            Err(error @ DialError::Unreachable(..)) => last = Some(error),
+            Err(DialError::Refused(relay, refusal)) if ELSEWHERE.contains(&refusal.code.as_str()) => {
+                last = Some(DialError::Refused(relay, refusal));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last.unwrap_or_else(no_relay))
+}
+
+/// Reads until the reply is whole. What is read behind it stays in `way`.
+async fn answered<K: Knocking>(relay: &RelayAddress, way: &mut Way, knock: &mut K) -> Result<(), DialError> {
+    let silent = || DialError::Silent(relay.clone());
+    loop {
+        if way.socket.read_buf(&mut way.read).await.map_err(|_| silent())? == 0 {
+            return Err(match refusal(&way.read) {
+                Some(refusal) => DialError::Refused(relay.clone(), refusal),
+                None => silent(),
+            });
+        }
+        if is_refusal(&way.read) {
+            if let Some(refusal) = refusal(&way.read).filter(|_| ends(&way.read)) {
+                return Err(DialError::Refused(relay.clone(), refusal));
+            }
+            continue;
+        }
+        let taken = knock.read(&way.read).map_err(DialError::Handshake)?;
+        way.read.drain(..taken);
+        if knock.answered() {
+            return Ok(());
+        }
+    }
+}
+
+/// True when what came is the relay's `!` and not the other end's TLS.
+pub(crate) fn is_refusal(read: &[u8]) -> bool {
+    read.first() == Some(&b'!')
+}
+
+fn ends(read: &[u8]) -> bool {
+    read.len() > REFUSAL_LINE || read.contains(&b'\n')
+}
+
+/// Reads `!code text`; what is not printable is shown as `?`.
+pub(crate) fn refusal(read: &[u8]) -> Option<RelayRefusal> {
+    let line = read.strip_prefix(b"!")?;
+    let line = line.split(|byte| *byte == b'\n').next()?;
+    let line = line.get(..line.len().min(REFUSAL_LINE))?;
+    let line: String =
+        String::from_utf8_lossy(line).trim_end().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let (code, text) = line.split_once(' ').unwrap_or((&line, ""));
+    Some(RelayRefusal { code: code.to_owned(), text: text.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_a_word_and_printable_text() {
+        let parsed = |line: &[u8]| refusal(line).map(|r| (r.code, r.text));
+        assert_eq!(parsed(b"!full try later\nmore"), Some(("full".into(), "try later".into())));
+        assert_eq!(parsed(b"!alone"), Some(("alone".into(), String::new())));
+        assert_eq!(parsed(b"!x \x1b[2J\r\n"), Some(("x".into(), "?[2J".into())));
+        assert_eq!(parsed(b"\x16\x03\x03"), None);
+    }
+}

@@ -1,0 +1,169 @@
+//! The local end of one stream.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use postern_streams::{Chunk, StreamId};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::sync::oneshot;
+
+use super::ended::StreamRefused;
+use super::local::Io;
+use crate::pump::Carried;
+
+/// Told when a stream is over.
+pub(crate) type Done = oneshot::Sender<Result<Carried, StreamRefused>>;
+/// Told when the other end has answered an opening.
+pub(crate) type Answer = oneshot::Sender<Result<StreamId, StreamRefused>>;
+
+pub(crate) struct Slot {
+    /// `None`: not there yet, being dialled or waited for.
+    io: Option<Box<dyn Io>>,
+    waker: Waker,
+    /// What came for it and is not written; the first `written` bytes are.
+    pending: Vec<u8>,
+    written: usize,
+    /// The other end sends no more, and it was told so.
+    over: bool,
+    shut: bool,
+    /// It sends no more.
+    pub(crate) ended: bool,
+    pub(crate) carried: Carried,
+    pub(crate) done: Option<Done>,
+    pub(crate) answer: Option<Answer>,
+}
+
+impl Slot {
+    pub(crate) fn new(waker: Waker) -> Self {
+        Self {
+            io: None,
+            waker,
+            pending: Vec::new(),
+            written: 0,
+            over: false,
+            shut: false,
+            ended: false,
+            carried: Carried::default(),
+            done: None,
+            answer: None,
+        }
+    }
+
+    pub(crate) fn attach(&mut self, io: Box<dyn Io>) {
+        self.io = Some(io);
+    }
+
+    pub(crate) fn is_attached(&self) -> bool {
+        self.io.is_some()
+    }
+
+    /// Bytes of the other end. They are written by [`Self::write`].
+    pub(crate) fn came(&mut self, bytes: &[u8]) {
+        self.pending.extend_from_slice(bytes);
+    }
+
+    /// The other end sends no more.
+    pub(crate) fn over(&mut self) {
+        self.over = true;
+    }
+
+    /// Everything that came is written, and the end passed on.
+    pub(crate) fn is_done(&self) -> bool {
+        self.ended && self.shut
+    }
+
+    /// Something waits to be written.
+    pub(crate) fn waits(&self) -> bool {
+        self.io.is_some() && (self.written < self.pending.len() || self.over && !self.shut)
+    }
+
+    /// Writes what came as far as it goes now; returns how many bytes went.
+    pub(crate) fn write(&mut self) -> io::Result<usize> {
+        let Some(io) = self.io.as_mut() else { return Ok(0) };
+        let mut cx = Context::from_waker(&self.waker);
+        let mut went = 0;
+        loop {
+            let rest = self.pending.get(self.written..).unwrap_or_default();
+            if rest.is_empty() {
+                self.pending.clear();
+                self.written = 0;
+                break;
+            }
+            match Pin::new(&mut *io).poll_write(&mut cx, rest) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(n)) => {
+                    self.written += n;
+                    went += n;
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {
+                    // What is left moves to the front once it is the smaller part: nothing is moved twice.
+                    if self.written >= self.pending.len() / 2 {
+                        self.pending.drain(..self.written);
+                        self.written = 0;
+                    }
+                    break;
+                }
+            }
+        }
+        if self.pending.is_empty() {
+            // Not every `Io` writes through: standard output gathers.
+            if went > 0 || self.over {
+                match Pin::new(&mut *io).poll_flush(&mut cx) {
+                    Poll::Ready(Err(error)) => return Err(error),
+                    Poll::Ready(Ok(())) if self.over && !self.shut => match Pin::new(io).poll_shutdown(&mut cx) {
+                        // Who is gone need not be told: an error is no matter.
+                        Poll::Ready(_) => self.shut = true,
+                        Poll::Pending => {}
+                    },
+                    Poll::Ready(Ok(())) | Poll::Pending => {}
+                }
+            }
+        }
+        self.carried.back += went as u64;
+        Ok(went)
+    }
+
+    /// Reads into `chunk`. `Pending`: nothing there; 0: it ended.
+    pub(crate) fn read(&mut self, chunk: &mut Chunk, room: usize) -> Poll<io::Result<usize>> {
+        let Some(io) = self.io.as_mut() else { return Poll::Pending };
+        let mut buffer = ReadBuf::new(chunk.room(room));
+        match Pin::new(io).poll_read(&mut Context::from_waker(&self.waker), &mut buffer) {
+            Poll::Ready(Ok(())) => {
+                let n = buffer.filled().len();
+                chunk.fill(n);
+                self.carried.out += n as u64;
+                Poll::Ready(Ok(n))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Whoever opened it does not wait for it any more.
+    pub(crate) fn is_abandoned(&mut self) -> bool {
+        let mut cx = Context::from_waker(&self.waker);
+        let answer = self.answer.as_mut().is_some_and(|answer| answer.poll_closed(&mut cx).is_ready());
+        answer || self.done.as_mut().is_some_and(|done| done.poll_closed(&mut cx).is_ready())
+    }
+
+    /// Says how it went. Later calls say nothing.
+    pub(crate) fn tell(&mut self, outcome: Result<(), StreamRefused>) {
+        if let Some(answer) = self.answer.take()
+            && let Err(why) = &outcome
+        {
+            let _ = answer.send(Err(why.clone()));
+        }
+        if let Some(done) = self.done.take() {
+            let _ = done.send(outcome.map(|()| self.carried));
+        }
+    }
+
+    /// Lets go of an empty buffer.
+    pub(crate) fn rest(&mut self) {
+        if self.pending.is_empty() {
+            self.pending = Vec::new();
+        }
+    }
+}
