@@ -33,9 +33,10 @@ impl End for Plain {
         plain(tls);
         Ok(tls.len())
     }
-    fn write(&mut self, plain: &[u8], tls: &mut Vec<u8>) -> Result<(), EndFault> {
+    fn write(&mut self, head: &[u8], body: &[u8], tls: &mut Vec<u8>) -> Result<(), EndFault> {
         self.flush(tls);
-        tls.extend_from_slice(plain);
+        tls.extend_from_slice(head);
+        tls.extend_from_slice(body);
         Ok(())
     }
     fn flush(&mut self, tls: &mut Vec<u8>) {

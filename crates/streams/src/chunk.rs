@@ -1,43 +1,39 @@
-//! A buffer with room for a frame's header before what a program wrote.
+//! Buffers for what local programs write.
 
-use crate::frame::{Header, Kind};
-use crate::limits::{CHUNK, HEADER};
+use crate::limits::{BURST, CHUNK};
 
-/// Bytes to be sent on a stream. Read into [`Chunk::room`], then [`Chunk::fill`]: the frame is made around them in place.
+/// Bytes to be sent on a stream. Read into [`Chunk::room`], then say how many with [`Chunk::fill`]. It becomes one DATA
+/// frame or several; the bytes are not copied for that.
 pub struct Chunk {
     bytes: Box<[u8]>,
-    /// Header and body.
     used: usize,
 }
 
 impl Chunk {
-    pub(crate) fn new() -> Self {
-        Self { bytes: vec![0; HEADER + CHUNK].into_boxed_slice(), used: HEADER }
+    /// Room for an ordinary turn, or for that of a stream which has all turns and much to send.
+    pub(crate) fn new(most: usize) -> Self {
+        let size = if most > CHUNK { BURST } else { CHUNK };
+        Self { bytes: vec![0; size].into_boxed_slice(), used: 0 }
     }
 
     /// Where at most `most` bytes can be read into; at least one.
     pub fn room(&mut self, most: usize) -> &mut [u8] {
-        let end = HEADER + most.clamp(1, CHUNK);
-        self.bytes.get_mut(HEADER..end).unwrap_or_default()
+        let end = most.clamp(1, self.bytes.len());
+        self.bytes.get_mut(..end).unwrap_or_default()
     }
 
     /// Says how many bytes were read. More than there was room for is cut off.
     pub fn fill(&mut self, read: usize) {
-        self.used = HEADER + read.min(self.bytes.len().saturating_sub(HEADER));
+        self.used = read.min(self.bytes.len());
     }
 
-    /// Bytes of the body.
     pub(crate) fn len(&self) -> usize {
-        self.used - HEADER
+        self.used
     }
 
-    /// The frame.
-    pub(crate) fn frame(&mut self, stream: u32) -> &[u8] {
-        let length = u16::try_from(self.len()).unwrap_or(u16::MAX);
-        if let Some(header) = self.bytes.first_chunk_mut() {
-            *header = Header::print(Kind::Data, length, stream);
-        }
-        self.as_bytes()
+    /// Bytes of memory.
+    pub(crate) fn size(&self) -> usize {
+        self.bytes.len()
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {

@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const HEADER: usize = 8;
 /// Body of a DATA frame as we make it: with its header exactly four TLS records of 16 KiB.
 pub const CHUNK: usize = 64 * 1024 - HEADER;
+/// What a stream may send in one turn while no other waits for one: reads of the local socket as large as pay off.
+pub const BURST: usize = 8 * CHUNK;
 /// What may be sent on a stream before it is accepted, and the least that an end grants.
 pub const FIRST_WINDOW: u32 = 65_536;
 /// What we grant at the start while there is room: two doublings less for a stream over a long path.
@@ -50,5 +52,5 @@ pub const ASK_WHEN_IDLE: Duration = Duration::from_secs(20);
 pub const LOST_AFTER: Duration = Duration::from_secs(8);
 /// The same when a loss ends the session: as patient as TCP's own keep-alive usually is.
 pub const LOST_FOR_GOOD_AFTER: Duration = Duration::from_secs(240);
-/// Chunks kept for the next burst.
-pub const SPARE_CHUNKS: usize = 8;
+/// Chunks kept for the next turn.
+pub const SPARE_CHUNKS: usize = 4;

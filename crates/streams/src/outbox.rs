@@ -1,9 +1,10 @@
 //! Frames on their way out, and those kept until they are acknowledged.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::chunk::Chunk;
-use crate::frame::{Kind, frame};
+use crate::frame::{Header, Kind, frame};
 use crate::limits::{CHUNK, HEADER, KEPT_BYTES, KEPT_FRAMES, QUEUED_FRAMES, SPARE_CHUNKS};
 
 /// What is charged for a frame besides its bytes: its place in the queue and the allocator's share.
@@ -28,14 +29,26 @@ pub(crate) struct Outbox {
 
 enum Counted {
     Small(Vec<u8>),
-    Chunk(Chunk),
+    Part(Part),
+}
+
+/// A DATA frame whose body lies in a chunk, perhaps with others.
+struct Part {
+    head: [u8; HEADER],
+    chunk: Arc<Chunk>,
+    from: usize,
+    to: usize,
+    /// Memory charged to it: that of the chunk to the last of its frames.
+    memory: usize,
 }
 
 impl Counted {
-    fn as_bytes(&self) -> &[u8] {
+    fn write(&self, write: &mut dyn FnMut(&[u8], &[u8])) {
         match self {
-            Self::Small(bytes) => bytes,
-            Self::Chunk(chunk) => chunk.as_bytes(),
+            Self::Small(bytes) => write(bytes, &[]),
+            Self::Part(part) => {
+                write(&part.head, part.chunk.as_bytes().get(part.from..part.to).unwrap_or_default());
+            }
         }
     }
 
@@ -43,7 +56,7 @@ impl Counted {
         OVERHEAD
             + match self {
                 Self::Small(bytes) => bytes.len(),
-                Self::Chunk(_) => HEADER + CHUNK,
+                Self::Part(part) => part.memory,
             }
     }
 }
@@ -61,15 +74,20 @@ impl Outbox {
         self.hold(Counted::Small(frame(kind, stream, parts)));
     }
 
-    pub(crate) fn push_data(&mut self, stream: u32, mut chunk: Chunk) {
-        let bytes = chunk.frame(stream);
+    pub(crate) fn push_data(&mut self, stream: u32, chunk: Chunk) {
         // A keystroke is not kept in 64 KiB.
-        if self.keep && bytes.len() <= CHUNK / 2 {
-            let bytes = bytes.to_vec();
-            self.hold(Counted::Small(bytes));
-            self.recycle(chunk);
-        } else {
-            self.hold(Counted::Chunk(chunk));
+        if self.keep && chunk.len() <= CHUNK / 2 {
+            let length = u16::try_from(chunk.len()).unwrap_or(u16::MAX);
+            let frame = [&Header::print(Kind::Data, length, stream)[..], chunk.as_bytes()].concat();
+            self.hold(Counted::Small(frame));
+            return self.recycle(chunk);
+        }
+        let (length, size, chunk) = (chunk.len(), chunk.size(), Arc::new(chunk));
+        for from in (0..length).step_by(CHUNK) {
+            let to = length.min(from + CHUNK);
+            let head = Header::print(Kind::Data, u16::try_from(to - from).unwrap_or(u16::MAX), stream);
+            let memory = if to == length { size } else { 0 };
+            self.hold(Counted::Part(Part { head, chunk: Arc::clone(&chunk), from, to, memory }));
         }
     }
 
@@ -78,8 +96,9 @@ impl Outbox {
         self.counted.push_back(frame);
     }
 
-    pub(crate) fn chunk(&mut self) -> Chunk {
-        self.spare.pop().unwrap_or_else(Chunk::new)
+    pub(crate) fn chunk(&mut self, most: usize) -> Chunk {
+        let fitting = self.spare.iter().rposition(|chunk| (chunk.size() > CHUNK) == (most > CHUNK));
+        fitting.map_or_else(|| Chunk::new(most), |at| self.spare.swap_remove(at))
     }
 
     pub(crate) fn recycle(&mut self, chunk: Chunk) {
@@ -96,13 +115,13 @@ impl Outbox {
     }
 
     /// Writes the next frame; counted ones only if `counted`. False: there is none.
-    pub(crate) fn transmit(&mut self, counted: bool, write: &mut dyn FnMut(&[u8])) -> bool {
+    pub(crate) fn transmit(&mut self, counted: bool, write: &mut dyn FnMut(&[u8], &[u8])) -> bool {
         if let Some(frame) = self.urgent.pop_front() {
-            write(&frame);
+            write(&frame, &[]);
             return true;
         }
         if let Some(frame) = self.counted.get(self.sent).filter(|_| counted) {
-            write(frame.as_bytes());
+            frame.write(write);
             self.sent += 1;
             if !self.keep {
                 self.forget_first();
@@ -110,7 +129,7 @@ impl Outbox {
             return true;
         }
         if let Some(frame) = self.last.take() {
-            write(&frame);
+            write(&frame, &[]);
             return true;
         }
         false
@@ -131,7 +150,9 @@ impl Outbox {
         self.held = self.held.saturating_sub(frame.memory());
         self.first += 1;
         self.sent = self.sent.saturating_sub(1);
-        if let Counted::Chunk(chunk) = frame {
+        if let Counted::Part(part) = frame
+            && let Some(chunk) = Arc::into_inner(part.chunk)
+        {
             self.recycle(chunk);
         }
     }

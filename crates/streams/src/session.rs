@@ -9,7 +9,8 @@ use crate::event::{Broken, Event, StreamId, Timeout, Turn};
 use crate::frame::{Header, Kind, cut, words};
 use crate::inbox::{Inbox, Piece};
 use crate::limits::{
-    ACK_BYTES, ACK_FRAMES, ACK_WITHIN, CHUNK, CLIENT_WINDOWS, DEVICE_WINDOWS, FIRST_WINDOW, GENEROUS_WINDOW, STREAMS,
+    ACK_BYTES, ACK_FRAMES, ACK_WITHIN, BURST, CHUNK, CLIENT_WINDOWS, DEVICE_WINDOWS, FIRST_WINDOW, GENEROUS_WINDOW,
+    STREAMS,
 };
 use crate::liveness::{Liveness, Time};
 use crate::outbox::Outbox;
@@ -160,8 +161,8 @@ impl Streams {
         if self.way != Way::Open {
             return None;
         }
-        let room = self.outbox.room().min(CHUNK);
-        if room == 0 {
+        let kept = self.outbox.room();
+        if kept == 0 {
             return None;
         }
         while let Some(id) = self.turns.pop_front() {
@@ -169,15 +170,16 @@ impl Streams {
             stream.queued = false;
             let sendable = usize::try_from(stream.sendable()).unwrap_or(usize::MAX);
             if stream.wants && sendable > 0 {
+                let room = if stream.bursts && self.turns.is_empty() { BURST } else { CHUNK }.min(kept);
                 return Some(Turn { stream: StreamId(id), room: room.min(sendable) });
             }
         }
         None
     }
 
-    /// A buffer for [`Self::data`].
-    pub fn chunk(&mut self) -> Chunk {
-        self.outbox.chunk()
+    /// A buffer for what is read in a turn.
+    pub fn chunk(&mut self, turn: Turn) -> Chunk {
+        self.outbox.chunk(turn.room)
     }
 
     /// Gives a buffer back unused.
@@ -194,6 +196,7 @@ impl Streams {
             return self.outbox.recycle(chunk);
         }
         stream.credit = stream.credit.saturating_sub(length);
+        stream.bursts = length >= CHUNK as u64;
         self.outbox.push_data(id.0, chunk);
         self.queue(id.0);
     }
@@ -255,8 +258,8 @@ impl Streams {
 
     // ---- what goes out
 
-    /// Writes the next frame that is to go out. False: there is none now.
-    pub fn transmit(&mut self, write: &mut dyn FnMut(&[u8])) -> bool {
+    /// Writes the next frame that is to go out, in two parts, the second of which may be empty. False: there is none now.
+    pub fn transmit(&mut self, write: &mut dyn FnMut(&[u8], &[u8])) -> bool {
         let counted = matches!(self.way, Way::Open | Way::Over { flush: true });
         if self.tell_by.is_some() && counted && (self.told_too_little() || self.outbox.waits(true)) {
             self.tell();

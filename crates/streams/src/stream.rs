@@ -25,6 +25,8 @@ pub(crate) struct Stream {
     pub(crate) over: bool,
     /// There is something to send, as far as we know.
     pub(crate) wants: bool,
+    /// The last turn was used to the full.
+    pub(crate) bursts: bool,
     /// It stands in the queue for a turn.
     pub(crate) queued: bool,
     /// What the other end may send.
@@ -51,6 +53,7 @@ impl Stream {
             ended: false,
             over: false,
             wants: false,
+            bursts: false,
             queued: false,
             window: Window::new(window),
         }

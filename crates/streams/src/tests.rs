@@ -68,7 +68,7 @@ impl End {
                     self.streams.end(turn.stream);
                 }
             } else {
-                let mut chunk = self.streams.chunk();
+                let mut chunk = self.streams.chunk(turn);
                 for byte in &mut chunk.room(turn.room)[..take] {
                     *byte = pattern(turn.stream, side, program.written);
                     program.written += 1;
@@ -83,7 +83,7 @@ impl End {
 
     fn flush(&mut self) {
         let wire = &mut self.wire;
-        while self.streams.transmit(&mut |bytes| wire.extend(bytes)) {}
+        while self.streams.transmit(&mut |head, body| wire.extend(head.iter().chain(body))) {}
     }
 
     fn take(&mut self, side: Side, bytes: &[u8], now: Duration) -> Result<(), Broken> {
@@ -169,7 +169,7 @@ impl Pair {
             if end.streams.next_timeout().is_some_and(|due| due <= self.now) {
                 assert_eq!(end.streams.on_timeout(self.now), Timeout::Nothing);
             }
-            assert!(end.streams.held() <= KEPT_BYTES + 2 * CHUNK);
+            assert!(end.streams.held() <= KEPT_BYTES + 2 * BURST);
         }
     }
 
@@ -178,7 +178,7 @@ impl Pair {
             end.wire.clear();
             assert!(end.streams.lost(self.now));
             assert!(end.streams.turn().is_none());
-            assert!(!end.streams.transmit(&mut |_| {}));
+            assert!(!end.streams.transmit(&mut |_, _| {}));
             end.streams.resumed(self.now);
         }
     }
@@ -339,7 +339,7 @@ fn what_is_kept_is_bounded_when_nobody_acknowledges() {
         end.write(Side::Client, usize::MAX);
     }
     assert!(end.streams.turn().is_none());
-    assert!(end.streams.held() <= KEPT_BYTES + 2 * CHUNK);
+    assert!(end.streams.held() <= KEPT_BYTES + 2 * BURST);
     end.take(Side::Client, &frame(Kind::Ack, 0, &[&100_u64.to_be_bytes()]), Duration::ZERO).unwrap();
     assert!(end.streams.turn().is_some(), "there is room again");
 }
@@ -360,8 +360,8 @@ fn a_silent_end_is_lost() {
     let mut end = Streams::new(Side::Client, RESUME, Duration::ZERO);
     let asked = end.next_timeout().unwrap();
     assert_eq!(end.on_timeout(asked), Timeout::Nothing);
-    let mut sent = Vec::new();
-    assert!(end.transmit(&mut |bytes| sent.extend_from_slice(bytes)));
+    let mut sent: Vec<u8> = Vec::new();
+    assert!(end.transmit(&mut |head, body| sent.extend(head.iter().chain(body))));
     assert_eq!(sent[0], 0x04, "PING");
     assert_eq!(end.on_timeout(end.next_timeout().unwrap()), Timeout::Silent);
 }
@@ -376,8 +376,8 @@ fn half_close_and_refusals_and_resets() {
     let mut device = Streams::new(Side::Device, Duration::ZERO, Duration::ZERO);
     let mut client = Streams::new(Side::Client, Duration::ZERO, Duration::ZERO);
     let wire = |from: &mut Streams, to: &mut Streams| {
-        let (mut bytes, mut events) = (Vec::new(), Vec::new());
-        while from.transmit(&mut |b| bytes.extend_from_slice(b)) {}
+        let (mut bytes, mut events) = (Vec::<u8>::new(), Vec::new());
+        while from.transmit(&mut |head, body| bytes.extend(head.iter().chain(body))) {}
         to.receive(&bytes, Duration::ZERO, &mut |event| events.push(format!("{event:?}"))).unwrap();
         events
     };
@@ -439,8 +439,8 @@ fn more_streams_than_a_session_has_are_refused_and_who_does_not_read_is_hostile(
         device.receive(&open(n), Duration::ZERO, &mut |_| opened += 1).unwrap();
     }
     assert_eq!((opened, device.len()), (STREAMS, STREAMS));
-    let mut sent = Vec::new();
-    while device.transmit(&mut |bytes| sent.extend_from_slice(bytes)) {}
+    let mut sent: Vec<u8> = Vec::new();
+    while device.transmit(&mut |head, body| sent.extend(head.iter().chain(body))) {}
     assert!(sent.ends_with(&[0x12, 0, 0, 2, 0, 0, 8, 1, 0, 5]), "REFUSED, too many streams");
     let flood = (STREAMS + 1..).map(open).find_map(|open| device.receive(&open, Duration::ZERO, &mut |_| {}).err());
     assert_eq!(flood, Some(Broken::Flood));

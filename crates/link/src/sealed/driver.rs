@@ -19,7 +19,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::end::End;
 use super::ended::{State, StreamRefused, Why};
-use super::limits::{BATCH, LINGER, PROOF_WITHIN, REST_AFTER, SMALL, WRITE_WITHIN};
+use super::limits::{BATCH, FIRST_BATCH, LINGER, PROOF_WITHIN, REST_AFTER, SMALL, WRITE_WITHIN};
 use super::local::Io;
 use super::meet::{Way, is_refusal, refusal};
 use super::plan::{Authorize, Future, Refusal, Target};
@@ -397,8 +397,9 @@ impl Driver {
             self.take_input();
         }
         while let Some(link) = self.link.as_mut() {
-            if link.input.len() < BATCH {
-                link.input.resize(BATCH, 0);
+            if link.have == link.input.len() {
+                let more = (2 * link.have).clamp(FIRST_BATCH, BATCH.max(link.have + FIRST_BATCH));
+                link.input.resize(more, 0);
             }
             let mut buffer = ReadBuf::new(link.input.get_mut(link.have..).unwrap_or_default());
             let read = match Pin::new(&mut link.socket).poll_read(cx, &mut buffer) {
@@ -413,6 +414,9 @@ impl Driver {
             }
             link.have += read;
             let full = link.have == link.input.len();
+            if full && link.input.len() < BATCH {
+                link.input.resize(2 * link.have, 0);
+            }
             self.used = Some(self.start.elapsed());
             self.take_input();
             if !full {
@@ -575,11 +579,12 @@ impl Driver {
             }
             let (end, output, small) = (&mut link.end, &mut link.output, &mut link.small);
             let mut fault = None;
-            let written = self.streams.transmit(&mut |frame| {
-                if frame.len() <= SMALL && small.len() <= 4 * SMALL {
-                    small.extend_from_slice(frame);
+            let written = self.streams.transmit(&mut |head, body| {
+                if head.len() + body.len() <= SMALL && small.len() <= 4 * SMALL {
+                    small.extend_from_slice(head);
+                    small.extend_from_slice(body);
                 } else {
-                    fault = seal(end.as_mut(), small, output).and_then(|()| end.write(frame, output)).err();
+                    fault = seal(end.as_mut(), small, output).and_then(|()| end.write(head, body, output)).err();
                 }
             });
             if let Some(fault) = fault {
@@ -652,7 +657,7 @@ impl Driver {
             self.streams.unready(turn.stream);
             return true;
         };
-        let mut chunk = self.streams.chunk();
+        let mut chunk = self.streams.chunk(turn);
         match slot.read(&mut chunk, turn.room) {
             Poll::Pending => {
                 self.streams.recycle(chunk);
@@ -773,7 +778,7 @@ fn parse_target(text: &str) -> Option<Target> {
 
 fn seal(end: &mut dyn End, small: &mut Vec<u8>, output: &mut Vec<u8>) -> Result<(), super::end::EndFault> {
     if !small.is_empty() {
-        end.write(small, output)?;
+        end.write(small, &[], output)?;
         small.clear();
     }
     Ok(())

@@ -13,11 +13,11 @@ pub trait End: Send {
     /// The other end is not who it should be, or somebody changed a byte.
     fn read(&mut self, tls: &mut [u8], plain: &mut dyn FnMut(&[u8])) -> Result<usize, EndFault>;
 
-    /// Seals `plain` and puts it behind `tls`.
+    /// Seals `head` and `body`, one behind the other as if they were one, and puts that behind `tls`.
     ///
     /// # Errors
     /// The session can write no more.
-    fn write(&mut self, plain: &[u8], tls: &mut Vec<u8>) -> Result<(), EndFault>;
+    fn write(&mut self, head: &[u8], body: &[u8], tls: &mut Vec<u8>) -> Result<(), EndFault>;
 
     /// Puts behind `tls` what the end has to say of its own accord (handshake, alerts).
     fn flush(&mut self, tls: &mut Vec<u8>);
