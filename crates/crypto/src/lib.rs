@@ -4,6 +4,7 @@
 //! that the 2024 programs need speaks the terms of the atProtocol: RSA-2048
 //! with PKCS#1 v1.5 and AES-256 in counter mode without a tag.
 
+mod aead;
 mod aes;
 mod ed25519;
 mod encoding;
@@ -11,6 +12,7 @@ mod keyfile;
 mod rsa;
 mod ssh;
 
+pub use aead::{AeadAlgorithm, AeadKey};
 pub use aes::{AesKey, CtrStream, Iv};
 pub use ed25519::{ED25519_SIGNATURE_BYTES, Ed25519PrivateKey, Ed25519PublicKey};
 pub use encoding::{decode_base64, encode_base64, hex_lower};

@@ -588,8 +588,7 @@ impl Driver {
                 }
             });
             if let Some(fault) = fault {
-                self.over = Some(Why::Broken(fault.to_string()));
-                return;
+                return self.lost(Why::Broken(fault.to_string()));
             }
             if !written && !self.read_local() {
                 break;
@@ -597,9 +596,9 @@ impl Driver {
             self.used = Some(now);
         }
         let Some(link) = self.link.as_mut() else { return };
+        // A key that has sealed as much as it may: the next connection has another.
         if let Err(fault) = seal(link.end.as_mut(), &mut link.small, &mut link.output) {
-            self.over = Some(Why::Broken(fault.to_string()));
-            return;
+            return self.lost(Why::Broken(fault.to_string()));
         }
         link.end.flush(&mut link.output);
         if let Some(leaving) = self.leaving.as_mut()
