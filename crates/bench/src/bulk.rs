@@ -10,6 +10,7 @@ use anyhow::{Context, ensure};
 use serde::Serialize;
 
 use crate::cpu::{Account, Accounts, Role};
+use crate::floor::Cipher;
 use crate::host::Site;
 use crate::limits::SLOW_SHARE;
 use crate::load::{Direction, Sink, Transfer};
@@ -33,6 +34,11 @@ pub(crate) trait Tunnel {
     /// # Errors
     /// Text for the row's note: a rival that is not installed is a row too.
     fn start(&self, accounts: &Accounts, site: &Site, target: SocketAddr) -> anyhow::Result<Running>;
+
+    /// The row that it is compared with.
+    fn base(&self) -> usize {
+        FLOOR_ROW
+    }
 
     /// The bounds its row is held to.
     fn checks(&self, _row: &Row) -> Vec<Check> {
@@ -83,6 +89,7 @@ struct Round {
 /// copying relay.
 pub(crate) const FLOOR_ROW: usize = 0;
 pub(crate) const COPY_ROW: usize = 1;
+pub(crate) const CHACHA_ROW: usize = 2;
 
 /// Runs all tunnels, round by round. `tunnels[FLOOR_ROW]` and
 /// `tunnels[COPY_ROW]` are what the others are compared with.
@@ -96,7 +103,7 @@ pub(crate) fn run(
     let mut rows: Vec<Row> = tunnels.iter().map(|tunnel| Row { name: tunnel.name(), ..Row::default() }).collect();
     let sink = Sink::start(site.device.at(0))?;
     for round in 0..rounds {
-        let mut base: Option<Round> = None;
+        let mut bases: BTreeMap<usize, Round> = BTreeMap::new();
         let mut copy: Option<Round> = None;
         for (index, tunnel) in tunnels.iter().enumerate() {
             let row = &mut rows[index];
@@ -123,17 +130,15 @@ pub(crate) fn run(
                 got.up,
                 got.cpu
             ));
-            if index == FLOOR_ROW {
-                base = Some(got.clone());
-            }
+            bases.insert(index, got.clone());
             if index == COPY_ROW {
                 copy = Some(got.clone());
             }
-            row.add(&got, base.as_ref(), copy.as_ref());
+            row.add(&got, bases.get(&tunnel.base()), copy.as_ref());
         }
         // The floor runs before the copying relay of its round.
-        if let (Some(base), Some(copy)) = (base, copy) {
-            rows[FLOOR_ROW].add_relay_ratio(&base, &copy);
+        if let (Some(base), Some(copy)) = (bases.get(&FLOOR_ROW), copy) {
+            rows[FLOOR_ROW].add_relay_ratio(base, &copy);
         }
     }
     Ok(rows)
@@ -167,7 +172,7 @@ fn one(accounts: &Accounts, site: &Site, tunnel: &dyn Tunnel, target: SocketAddr
 }
 
 #[expect(clippy::cast_precision_loss, reason = "byte counts here are far below 2^52")]
-fn mib(bytes: u64) -> f64 {
+pub(crate) fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
@@ -249,6 +254,7 @@ pub(crate) fn checks(row: &Row) -> Vec<Check> {
 #[derive(Debug)]
 pub(crate) struct Floor {
     pub(crate) relay: FloorRelay,
+    pub(crate) cipher: Cipher,
 }
 
 /// What stands between the floor's ends.
@@ -269,7 +275,8 @@ impl Tunnel for Floor {
             FloorRelay::Copy64 => "copy 64 KiB",
             FloorRelay::Product => "postern's pump",
         };
-        format!("floor: seal, {relay}, open")
+        let cipher = if self.cipher == Cipher::Aes { "" } else { " (ChaCha20-Poly1305)" };
+        format!("floor: seal, {relay}, open{cipher}")
     }
 
     fn start(&self, accounts: &Accounts, site: &Site, target: SocketAddr) -> anyhow::Result<Running> {
@@ -286,13 +293,14 @@ impl Tunnel for Floor {
         let mut relay_process = relay_spawn.account(&relay).log(&log).stdout().start()?;
         let relay_at = listening(&mut relay_process)?;
         let device_process = Spawn::own("floor-device")?
-            .args(["--relay", &relay_at.to_string(), "--target", &target.to_string(), "--key"])
+            .args(["--cipher", self.cipher.name(), "--relay", &relay_at.to_string()])
+            .args(["--target", &target.to_string(), "--key"])
             .args([&key])
             .account(&device)
             .log(&log)
             .start()?;
         let mut client_process = Spawn::own("floor-client")?
-            .args(["--relay", &relay_at.to_string(), "--key"])
+            .args(["--cipher", self.cipher.name(), "--relay", &relay_at.to_string(), "--key"])
             .args([&key])
             .account(&client)
             .log(&log)
@@ -315,13 +323,13 @@ impl Tunnel for Floor {
     }
 }
 
-fn listening(process: &mut Process) -> anyhow::Result<SocketAddr> {
+pub(crate) fn listening(process: &mut Process) -> anyhow::Result<SocketAddr> {
     let line = process.line()?;
     let address = line.strip_prefix("listening ").with_context(|| format!("unexpected ready line {line:?}"))?;
     Ok(address.parse()?)
 }
 
-fn key_file(dir: &Path) -> anyhow::Result<std::path::PathBuf> {
+pub(crate) fn key_file(dir: &Path) -> anyhow::Result<std::path::PathBuf> {
     let path = dir.join("floor.key");
     if !path.exists() {
         let mut key = [0; 32];

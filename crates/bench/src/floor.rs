@@ -1,5 +1,5 @@
 //! The physical floor the product is held against: two blocking ends that
-//! seal and open AES-256-GCM in large records, and a relay between them that
+//! seal and open AES-256-GCM (or ChaCha20-Poly1305) in large records, and a relay between them that
 //! splices. No handshake, no multiplexing, no flow control of its own.
 
 use std::io::{self, Read, Write};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use anyhow::Context;
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf;
 use rustix::pipe::SpliceFlags;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,28 @@ pub(crate) struct ClientArgs {
     /// File of 32 bytes that both ends share
     #[arg(long)]
     key: PathBuf,
+    #[arg(long, default_value = "aes")]
+    cipher: Cipher,
+}
+
+/// With what the ends seal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Cipher {
+    /// AES-256-GCM
+    Aes,
+    /// ChaCha20-Poly1305
+    Chacha,
+}
+
+impl Cipher {
+    /// As the option names it.
+    pub(crate) fn name(self) -> &'static str {
+        if self == Self::Aes { "aes" } else { "chacha" }
+    }
+
+    fn algorithm(self) -> &'static Algorithm {
+        if self == Self::Aes { &AES_256_GCM } else { &CHACHA20_POLY1305 }
+    }
 }
 
 /// The relay between.
@@ -44,6 +66,12 @@ pub(crate) struct RelayArgs {
     /// Let the product's pump join the connections, on its runtime
     #[arg(long)]
     pump: bool,
+    /// What says which side somebody is goes on to the end of its line
+    #[arg(long)]
+    lines: bool,
+    /// Nobody waits: join each connection with a new one to there
+    #[arg(long)]
+    to: Option<SocketAddr>,
 }
 
 /// The opening end at the device.
@@ -57,6 +85,8 @@ pub(crate) struct DeviceArgs {
     /// File of 32 bytes that both ends share
     #[arg(long)]
     key: PathBuf,
+    #[arg(long, default_value = "aes")]
+    cipher: Cipher,
 }
 
 /// Accepts local connections and seals each to the relay.
@@ -73,7 +103,7 @@ pub(crate) fn client(args: &ClientArgs) -> anyhow::Result<()> {
         let mut hello = vec![b'C'];
         hello.extend_from_slice(&salt);
         relay.write_all(&hello)?;
-        join(local, relay, Keys::derive(&secret, &salt)?)?;
+        join(local, relay, Keys::derive(&secret, &salt, args.cipher)?)?;
     }
     Ok(())
 }
@@ -87,7 +117,7 @@ pub(crate) fn device(args: &DeviceArgs) -> anyhow::Result<()> {
         relay.write_all(b"D")?;
         let mut salt = [0; KEY];
         relay.read_exact(&mut salt)?;
-        let keys = Keys::derive(&secret, &salt)?;
+        let keys = Keys::derive(&secret, &salt, args.cipher)?;
         let local = TcpStream::connect(args.target)?;
         join(local, relay, Keys { seal: keys.open, open: keys.seal })?;
     }
@@ -112,8 +142,14 @@ pub(crate) fn relay(args: &RelayArgs) -> anyhow::Result<()> {
     for stream in listener.incoming() {
         let mut stream = stream?;
         stream.set_nodelay(true)?;
+        if let Some(to) = args.to {
+            let device = TcpStream::connect(to)?;
+            device.set_nodelay(true)?;
+            let _ = asking.send(stream).and_then(|()| waiting.send(device));
+            continue;
+        }
         let mut role = [0];
-        if stream.read_exact(&mut role).is_ok() {
+        if stream.read_exact(&mut role).is_ok() && (!args.lines || stream.read_exact(&mut [0]).is_ok()) {
             let _ = if role[0] == b'C' { asking.send(stream) } else { waiting.send(stream) };
         }
     }
@@ -174,11 +210,11 @@ struct Keys {
 
 impl Keys {
     /// One key a direction and connection, named from the client's side.
-    fn derive(secret: &[u8; KEY], salt: &[u8; KEY]) -> anyhow::Result<Self> {
+    fn derive(secret: &[u8; KEY], salt: &[u8; KEY], cipher: Cipher) -> anyhow::Result<Self> {
         let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(secret);
         let key = |label: &[u8]| -> anyhow::Result<LessSafeKey> {
             let labels = [label];
-            let okm = prk.expand(&labels, &AES_256_GCM).ok().context("failed to derive a key")?;
+            let okm = prk.expand(&labels, cipher.algorithm()).ok().context("failed to derive a key")?;
             Ok(LessSafeKey::new(UnboundKey::from(okm)))
         };
         Ok(Self { seal: key(b"postern-bench floor up")?, open: key(b"postern-bench floor down")? })

@@ -76,3 +76,20 @@ pub(crate) const FLEET_PATIENCE: Duration = Duration::from_secs(180);
 pub(crate) const FLEET_GATHERS: usize = 64;
 /// Silence after which a monitor tests its connection, as `sshnpd` does it.
 pub(crate) const FLEET_HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// How long sealed sessions of the bench would wait for a lost way: they only have to keep what they send.
+pub(crate) const SEALED_RESUME: Duration = Duration::from_secs(60);
+/// Streams that share a session: the figure that is promised.
+pub(crate) const FAIR_STREAMS: usize = 200;
+/// Until all of them flow.
+pub(crate) const FAIR_RAMP: Duration = Duration::from_secs(1);
+/// How long they are counted.
+pub(crate) const FAIR_SPAN: Duration = Duration::from_secs(4);
+/// Bytes moved with and without a stalled stream beside.
+pub(crate) const STALLED_BYTES: u64 = 512 << 20;
+/// Single bytes there and back.
+pub(crate) const ECHOES: usize = 2_000;
+/// Bytes over the long path: some seconds, most of them behind the ramp.
+pub(crate) const LONG_PATH_BYTES: u64 = 256 << 20;
+/// Rounds of what is compared within a round.
+pub(crate) const LONG_PATH_ROUNDS: usize = 5;

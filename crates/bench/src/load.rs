@@ -66,6 +66,12 @@ fn serve(mut stream: TcpStream) -> anyhow::Result<()> {
             stream.read_exact(&mut [0])?;
             send(&mut stream, bytes)?;
         }
+        b'E' => {
+            let mut byte = [0];
+            while stream.read(&mut byte)? > 0 {
+                stream.write_all(&byte)?;
+            }
+        }
         other => bail!("unknown request {other}"),
     }
     stream.shutdown(Shutdown::Write)?;
@@ -111,6 +117,22 @@ impl Transfer {
             }
         }
     }
+}
+
+/// Opens an echo through a tunnel.
+pub(crate) fn open_echo(mut stream: TcpStream) -> anyhow::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(STALL))?;
+    stream.write_all(&[b'E', 0, 0, 0, 0, 0, 0, 0, 0])?;
+    stream.read_exact(&mut [0]).context("the sink did not answer through the tunnel")?;
+    Ok(stream)
+}
+
+/// Asks for bytes without end, for who reads them as fast or slowly as it likes.
+pub(crate) fn open_flood(stream: TcpStream) -> anyhow::Result<TcpStream> {
+    let Transfer { mut stream, .. } = Transfer::open(stream, Direction::Down, 1 << 50)?;
+    stream.write_all(b"!")?;
+    Ok(stream)
 }
 
 fn send(stream: &mut TcpStream, bytes: u64) -> anyhow::Result<()> {

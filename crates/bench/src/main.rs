@@ -15,7 +15,9 @@ mod peers;
 mod process;
 mod product;
 mod published;
+mod sealed;
 mod setup;
+mod streams;
 mod table;
 mod verbs;
 
@@ -30,9 +32,11 @@ use serde::Serialize;
 
 use crate::bulk::{Floor, FloorRelay, Tunnel};
 use crate::cpu::Accounts;
+use crate::floor::Cipher;
 use crate::host::Site;
 use crate::peers::{Recipe, SshKit, SshTunnel};
 use crate::product::{PosternTunnel, PosternWay};
+use crate::sealed::SealedTunnel;
 use crate::table::{Check, progress, say};
 
 #[derive(Debug, Parser)]
@@ -54,6 +58,10 @@ enum Action {
     FloorRelay(floor::RelayArgs),
     /// The opening end of the floor
     FloorDevice(floor::DeviceArgs),
+    /// The client's end of a sealed session
+    SealedClient(sealed::ClientArgs),
+    /// The device's end of a sealed session
+    SealedDevice(sealed::DeviceArgs),
     /// The service that takes and gives bulk
     Sink {
         #[arg(long, default_value = "127.0.0.1:0")]
@@ -112,6 +120,8 @@ enum Subject {
     Published,
     /// A restart of the server under 5,000 monitors
     Fleet,
+    /// One sealed session: 200 streams, a stalled one, an echo, a path of 100 ms
+    Streams,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -126,6 +136,7 @@ struct Report {
     verbs: Vec<verbs::Row>,
     published: Vec<published::Row>,
     fleet: Option<fleet::Figures>,
+    streams: Option<streams::Figures>,
     checks: Vec<Check>,
 }
 
@@ -136,6 +147,8 @@ fn main() -> ExitCode {
         Action::FloorClient(args) => floor::client(&args).map(|()| true),
         Action::FloorRelay(args) => floor::relay(&args).map(|()| true),
         Action::FloorDevice(args) => floor::device(&args).map(|()| true),
+        Action::SealedClient(args) => sealed::client(&args).map(|()| true),
+        Action::SealedDevice(args) => sealed::device(&args).map(|()| true),
         Action::Sink { listen } => sink(listen).map(|()| true),
         Action::Source { connect, direction, bytes } => source(connect, direction, bytes).map(|()| true),
         Action::Line(args) => line::by_hand(&args).map(|()| true),
@@ -171,9 +184,9 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
         } else {
             (limits::BULK_BYTES, limits::BULK_ROUNDS)
         };
-        // The first two are what the others are compared with.
+        // The first three are what the others are compared with.
         let mut tunnels = tunnels(&kit);
-        let rest = tunnels.split_off(bulk::COPY_ROW + 1);
+        let rest = tunnels.split_off(bulk::CHACHA_ROW + 1);
         tunnels.extend(rest.into_iter().filter(|tunnel| named(&tunnel.name())));
         let (bytes, rounds) = (args.bytes.unwrap_or(bytes), args.rounds.unwrap_or(rounds));
         report.bulk = bulk::run(&accounts, &site, &tunnels, bytes, rounds)?;
@@ -233,6 +246,11 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
         report.checks.extend(figures.checks());
         report.fleet = Some(figures);
     }
+    if wanted(Subject::Streams) {
+        let figures = streams::run(&accounts, &site, args.quick)?;
+        report.checks.extend(figures.checks());
+        report.streams = Some(figures);
+    }
     report.load_after = load_average();
 
     print(&report);
@@ -243,13 +261,17 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
     Ok(args.quick || report.checks.iter().all(|check| check.holds))
 }
 
-/// Rows of the bulk table; the first two are what others are compared with.
+/// Rows of the bulk table; the first three are what others are compared with.
 fn tunnels(kit: &Result<Rc<SshKit>, String>) -> Vec<Box<dyn Tunnel>> {
     let gcm = Some("aes128-gcm@openssh.com");
     vec![
-        Box::new(Floor { relay: FloorRelay::Splice }),
-        Box::new(Floor { relay: FloorRelay::Copy64 }),
-        Box::new(Floor { relay: FloorRelay::Product }),
+        Box::new(Floor { relay: FloorRelay::Splice, cipher: Cipher::Aes }),
+        Box::new(Floor { relay: FloorRelay::Copy64, cipher: Cipher::Aes }),
+        Box::new(Floor { relay: FloorRelay::Splice, cipher: Cipher::Chacha }),
+        Box::new(SealedTunnel { cipher: Cipher::Aes, resume: false }),
+        Box::new(SealedTunnel { cipher: Cipher::Aes, resume: true }),
+        Box::new(SealedTunnel { cipher: Cipher::Chacha, resume: false }),
+        Box::new(Floor { relay: FloorRelay::Product, cipher: Cipher::Aes }),
         Box::new(PosternTunnel),
         Box::new(SshTunnel { recipe: Recipe::JumpReverse, cipher: None, kit: kit.clone() }),
         Box::new(SshTunnel { recipe: Recipe::Rathole, cipher: gcm, kit: kit.clone() }),
@@ -286,6 +308,9 @@ fn print(report: &Report) {
         published::print(&report.published);
     }
     if let Some(figures) = &report.fleet {
+        figures.print();
+    }
+    if let Some(figures) = &report.streams {
         figures.print();
     }
     if !report.checks.is_empty() {
