@@ -7,7 +7,9 @@ pub const HEADER: usize = 8;
 /// Body of a DATA frame as we make it: with its header exactly four TLS records of 16 KiB.
 pub const CHUNK: usize = 64 * 1024 - HEADER;
 /// What a stream may send in one turn while no other waits for one: reads of the local socket as large as pay off.
-pub const BURST: usize = 8 * CHUNK;
+pub const BURST: usize = 16 * CHUNK;
+/// The least that a turn is: a quarter of the smallest window, so that the next turn finds credit.
+pub const SHORT_TURN: usize = 16 * 1024;
 /// What may be sent on a stream before it is accepted, and the least that an end grants.
 pub const FIRST_WINDOW: u32 = 65_536;
 /// What we grant at the start while there is room: two doublings less for a stream over a long path.
@@ -53,4 +55,4 @@ pub const LOST_AFTER: Duration = Duration::from_secs(8);
 /// The same when a loss ends the session: as patient as TCP's own keep-alive usually is.
 pub const LOST_FOR_GOOD_AFTER: Duration = Duration::from_secs(240);
 /// Chunks kept for the next turn.
-pub const SPARE_CHUNKS: usize = 4;
+pub const SPARE_CHUNKS: usize = 16;

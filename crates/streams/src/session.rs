@@ -10,7 +10,7 @@ use crate::frame::{Header, Kind, cut, words};
 use crate::inbox::{Inbox, Piece};
 use crate::limits::{
     ACK_BYTES, ACK_FRAMES, ACK_WITHIN, BURST, CHUNK, CLIENT_WINDOWS, DEVICE_WINDOWS, FIRST_WINDOW, GENEROUS_WINDOW,
-    STREAMS,
+    SHORT_TURN, STREAMS,
 };
 use crate::liveness::{Liveness, Time};
 use crate::outbox::Outbox;
@@ -170,7 +170,12 @@ impl Streams {
             stream.queued = false;
             let sendable = usize::try_from(stream.sendable()).unwrap_or(usize::MAX);
             if stream.wants && sendable > 0 {
-                let room = if stream.bursts && self.turns.is_empty() { BURST } else { CHUNK }.min(kept);
+                let room = match self.turns.len() {
+                    0 if stream.bursts => BURST,
+                    // Among many, turns are short: one round of all of them is over soon.
+                    others => (BURST / (others + 1)).clamp(SHORT_TURN, CHUNK),
+                };
+                let room = room.min(kept);
                 return Some(Turn { stream: StreamId(id), room: room.min(sendable) });
             }
         }
@@ -222,12 +227,14 @@ impl Streams {
 
     /// Bytes of [`Event::Data`] were handed to the program at this end.
     pub fn consumed(&mut self, id: StreamId, bytes: usize, now: Duration) {
-        let spare = self.limit().saturating_sub(self.windows);
+        // No stream takes what others may need: all grow to the same share.
+        let (spare, share) = (self.limit().saturating_sub(self.windows), self.limit() / self.streams.len().max(1));
         let Some(stream) = self.streams.get_mut(&id.0) else { return };
         if stream.over {
             return;
         }
         let before = stream.window.size();
+        let spare = spare.min(share.saturating_sub(before as usize));
         let more = stream.window.hand_out(bytes, spare, self.liveness.round_trip(), now);
         self.windows += (stream.window.size() - before) as usize;
         // Until it is accepted, ACCEPTED says how large the window is.
@@ -508,7 +515,8 @@ impl Streams {
     }
 
     fn first_window(&self) -> u32 {
-        if self.windows < self.limit() / 2 { GENEROUS_WINDOW } else { FIRST_WINDOW }
+        let share = self.limit() / 2 / (self.streams.len() + 1);
+        u32::try_from(share).unwrap_or(u32::MAX).clamp(FIRST_WINDOW, GENEROUS_WINDOW)
     }
 
     // ---- time, loss and resumption
