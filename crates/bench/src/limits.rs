@@ -89,6 +89,8 @@ pub(crate) const FAIR_SPAN: Duration = Duration::from_secs(4);
 pub(crate) const STALLED_BYTES: u64 = 512 << 20;
 /// Single bytes there and back.
 pub(crate) const ECHOES: usize = 2_000;
+/// The same while bulk is carried, which takes its time.
+pub(crate) const ECHOES_BESIDE_BULK: usize = 200;
 /// Bytes over the long path: some seconds, most of them behind the ramp.
 pub(crate) const LONG_PATH_BYTES: u64 = 256 << 20;
 /// Rounds of what is compared within a round.

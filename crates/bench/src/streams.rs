@@ -2,7 +2,7 @@
 //! echo comes, and what a long path carries.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -14,8 +14,8 @@ use crate::cpu::{Accounts, Role};
 use crate::floor::Cipher;
 use crate::host::Site;
 use crate::limits::{
-    ECHOES, FAIR_RAMP, FAIR_SPAN, FAIR_STREAMS, LINE_DELAY, LOAD_BUFFER, LONG_PATH_BYTES, LONG_PATH_ROUNDS,
-    STALLED_BYTES,
+    ECHOES, ECHOES_BESIDE_BULK, FAIR_RAMP, FAIR_SPAN, FAIR_STREAMS, LINE_DELAY, LOAD_BUFFER, LONG_PATH_BYTES,
+    LONG_PATH_ROUNDS, STALLED_BYTES,
 };
 use crate::line::Line;
 use crate::load::{Direction, Sink, Transfer, open_echo, open_flood};
@@ -36,6 +36,8 @@ pub(crate) struct Figures {
     echo: Samples,
     echo_floor: Samples,
     echo_ratio: Samples,
+    /// The same while another stream carries as much as it can.
+    echo_beside_bulk: Samples,
     /// MiB/s over a path of 100 ms, and over what plain spliced sockets carry there in the same round.
     long: Samples,
     long_plain: Samples,
@@ -60,6 +62,7 @@ pub(crate) fn run(accounts: &Accounts, site: &Site, quick: bool) -> anyhow::Resu
         let stalled = open_flood(connect(site, &running)?)?;
         let beside = rate(connect(site, &running)?, STALLED_BYTES)?;
         drop(stalled);
+        figures.echo_beside_bulk.push(echo_beside_bulk(&running, site)?);
         figures.beside_stalled.push(beside / free);
         drop(running);
         let sealed = echo(&SEALED, accounts, site, &sink)?;
@@ -124,9 +127,28 @@ fn fairness(accounts: &Accounts, site: &Site, sink: &Sink, figures: &mut Figures
 /// Median of single bytes there and back, in microseconds.
 fn echo(tunnel: &dyn Tunnel, accounts: &Accounts, site: &Site, sink: &Sink) -> anyhow::Result<f64> {
     let running = tunnel.start(accounts, site, sink.address())?;
-    let mut stream = open_echo(connect(site, &running)?)?;
+    echoes(connect(site, &running)?, ECHOES)
+}
+
+fn echo_beside_bulk(running: &Running, site: &Site) -> anyhow::Result<f64> {
+    let mut flood = open_flood(connect(site, running)?)?;
+    let stop = flood.try_clone()?;
+    let echo = connect(site, running)?;
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut buffer = vec![0; LOAD_BUFFER];
+            while matches!(flood.read(&mut buffer), Ok(n) if n > 0) {}
+        });
+        let median = echoes(echo, ECHOES_BESIDE_BULK);
+        stop.shutdown(Shutdown::Both)?;
+        median
+    })
+}
+
+fn echoes(stream: TcpStream, number: usize) -> anyhow::Result<f64> {
+    let mut stream = open_echo(stream)?;
     let mut times = Samples::default();
-    for _ in 0..ECHOES {
+    for _ in 0..number {
         let begun = Instant::now();
         stream.write_all(b"x")?;
         stream.read_exact(&mut [0])?;
@@ -200,6 +222,7 @@ impl Figures {
         table.row(vec!["beside a stalled one, x".into(), self.beside_stalled.show(2)]);
         table.row(vec!["echo p50, µs".into(), self.echo.show(0)]);
         table.row(vec!["echo p50 of the floor, µs".into(), self.echo_floor.show(0)]);
+        table.row(vec!["echo p50 beside bulk, µs".into(), self.echo_beside_bulk.show(0)]);
         table.row(vec!["100 ms path, MiB/s".into(), self.long.show(1)]);
         table.row(vec!["100 ms path, plain sockets, MiB/s".into(), self.long_plain.show(1)]);
         table.print("Streams: medians (range) over rounds");

@@ -83,6 +83,19 @@ pub fn limit_unacknowledged(socket: &TcpStream, limit: Duration) -> io::Result<(
     Ok(())
 }
 
+/// Lets no more than some `bytes` wait in the kernel that have not been sent yet (`TCP_NOTSENT_LOWAT`). What has been sent
+/// and is not acknowledged does not count, so that a long path is as fast as before.
+///
+/// # Errors
+/// When the socket is already gone.
+pub fn limit_unsent(socket: &TcpStream, bytes: u32) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    SockRef::from(socket).set_tcp_notsent_lowat(bytes)?;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _not_offered_here = (socket, bytes);
+    Ok(())
+}
+
 /// Listens on `address`; port 0 lets the system choose. `[::]` accepts IPv4 as well, and where the system has no IPv6 it
 /// means `0.0.0.0`. To be called within the runtime.
 ///

@@ -55,4 +55,4 @@ pub const LOST_AFTER: Duration = Duration::from_secs(8);
 /// The same when a loss ends the session: as patient as TCP's own keep-alive usually is.
 pub const LOST_FOR_GOOD_AFTER: Duration = Duration::from_secs(240);
 /// Chunks kept for the next turn.
-pub const SPARE_CHUNKS: usize = 16;
+pub const SPARE_CHUNKS: usize = 8;

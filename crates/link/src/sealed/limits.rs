@@ -25,3 +25,6 @@ pub(crate) const RESUME_PAUSE: [Duration; 2] = [Duration::from_millis(300), Dura
 pub(crate) const ORDERS: usize = 16;
 /// Small frames share a TLS record; larger ones are not copied for that.
 pub(crate) const SMALL: usize = 2048;
+/// Bytes that wait in the kernel to be sent to the relay: what is typed stands behind them, and what is kept for a
+/// resumption is not less than they are. What is on its way and not acknowledged by TCP does not count.
+pub(crate) const UNSENT: u32 = 1024 * 1024;

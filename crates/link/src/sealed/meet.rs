@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::end::{End, Knocking};
-use super::limits::{REFUSAL_LINE, WRITE_WITHIN};
+use super::limits::{REFUSAL_LINE, UNSENT, WRITE_WITHIN};
 use super::local::Io;
 use super::plan::{Believe, DialError, RelayAddress, RelayRefusal, Ticket};
 use crate::limits::DIAL;
@@ -27,6 +27,7 @@ async fn dial_relay(relay: &RelayAddress) -> io::Result<Box<dyn Io>> {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "its port speaks TLS first"));
     }
     let socket = postern_net::tcp::connect_tcp(&relay.host, relay.port, DIAL).await?;
+    postern_net::tcp::limit_unsent(&socket, UNSENT)?;
     Ok(Box::new(socket))
 }
 
