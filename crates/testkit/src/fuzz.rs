@@ -3,7 +3,9 @@
 //!
 //! Every function must return for every input: a panic is a finding.
 
-use postern_crypto::{AesKey, AtKeys, Iv, encode_base64};
+use std::time::Duration;
+
+use postern_crypto::{AeadAlgorithm, AesKey, AtKeys, Iv, encode_base64};
 use postern_proto::{AtKey, AtSign, DirectoryAnswer, DirectoryQuery, LineReader, Request, ServerLine};
 use postern_rendezvous::hints::{DiscoverRequest, Discovered, Latencies, ModesHint, RelayMap};
 use postern_rendezvous::{
@@ -12,15 +14,18 @@ use postern_rendezvous::{
 use postern_rules::manage::Operation;
 use postern_rules::rpc;
 use postern_rules::{Answer, FileRules, Group, Question, RuleFile, Tables};
+use postern_seal::Records;
 use postern_session::{
     ControlReader, DeviceName, Envelope, NptRequest, PermitOpen, PingResponse, SshPublicKey, SshRequest, parse_span,
 };
+
+use postern_streams::{Event, Side, Streams, limits as streams_limits};
 
 /// A target: its name, which is also its directory under `fuzz/corpus`, and what it does.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 20] = [
     ("request", request),
     ("server_line", server_line),
     ("directory", directory),
@@ -39,6 +44,8 @@ pub const TARGETS: [Target; 18] = [
     ("policy_messages", policy_messages),
     ("policy_file", policy_file),
     ("policy_tables", policy_tables),
+    ("stream_frames", stream_frames),
+    ("sealed_records", sealed_records),
 ];
 
 /// A line to an atServer. What is understood prints as something that is understood the same way.
@@ -314,4 +321,75 @@ pub fn policy_tables(bytes: &[u8]) {
     {
         assert_eq!(group.clone().check(), Ok(group));
     }
+}
+
+/// Frames of an end that is in, to the other: the first byte says which end listens, whether it can resume, and how the
+/// bytes are cut. What it holds for its programs stays within the windows that it granted.
+pub fn stream_frames(bytes: &[u8]) {
+    let Some((&how, bytes)) = bytes.split_first() else { return };
+    let side = if how & 1 == 0 { Side::Client } else { Side::Device };
+    let resume = Duration::from_secs(u64::from(how & 2) * 30);
+    let mut streams = Streams::new(side, resume, Duration::ZERO);
+    if how & 4 != 0 {
+        streams.preopen();
+    }
+    let ours = streams.open("localhost:22");
+    if how & 8 != 0 && streams.lost(Duration::from_secs(1)) {
+        streams.resumed(Duration::from_secs(2));
+    }
+    let mut held = 0;
+    for (piece, now) in bytes.chunks(usize::from(how >> 4) + 1).zip(2_u64..) {
+        let now = Duration::from_secs(now);
+        let (mut opened, mut came) = (Vec::new(), Vec::new());
+        let received = streams.receive(piece, now, &mut |event| match event {
+            Event::Opened(id, _) => opened.push(id),
+            Event::Data(id, bytes) => came.push((id, bytes.len())),
+            _ => {}
+        });
+        held += came.iter().map(|(_, length)| length).sum::<usize>();
+        assert!(held <= streams_limits::CLIENT_WINDOWS, "{held} bytes held");
+        if received.is_err() {
+            return;
+        }
+        opened.iter().for_each(|id| assert!(streams.accept(*id)));
+        for (id, length) in came {
+            streams.consumed(id, length, now);
+            held -= length;
+        }
+        ours.iter().for_each(|id| streams.ready(*id));
+        if let Some(turn) = streams.turn() {
+            let mut chunk = streams.chunk(turn);
+            chunk.room(turn.room).fill(7);
+            chunk.fill(turn.room.min(100));
+            streams.data(turn.stream, chunk);
+        }
+        let _ = streams.on_timeout(now);
+        while streams.transmit(&mut |_, _| {}) {}
+    }
+}
+
+/// Bytes from a relay where records are expected: as they are, and as a true record in which one bit is another. Only what
+/// the other end said comes out.
+pub fn sealed_records(bytes: &[u8]) {
+    let (key, back) = ([1; 32], [2; 32]);
+    let cipher = if bytes.len() % 2 == 0 { AeadAlgorithm::Aes256Gcm } else { AeadAlgorithm::ChaCha20Poly1305 };
+    let end = |sealing: &[u8], opening: &[u8]| {
+        Records::danger_with_keys(cipher, sealing, opening).expect("keys of 32 bytes are keys")
+    };
+    let raw = end(&back, &key).read(&mut bytes.to_vec(), &mut |_| panic!("nobody sealed this"));
+    assert!(raw.is_err() || raw == Ok(0) || bytes.is_empty());
+    let Some((&[high, low, bit], text)) = bytes.split_first_chunk() else { return };
+    let (mut one, mut other) = (end(&key, &back), end(&back, &key));
+    let mut tls = Vec::new();
+    one.write(text, &[], &mut tls).expect("a fresh key seals");
+    if tls.is_empty() {
+        return;
+    }
+    let at = usize::from(u16::from_be_bytes([high, low])) % tls.len();
+    tls[at] ^= 1 << (bit % 8);
+    let mut said = Vec::new();
+    let outcome = other.read(&mut tls, &mut |plain| said.extend_from_slice(plain));
+    // Version bytes are covered by the tag as everything else is; a longer length waits for what never comes.
+    assert!(outcome.is_err() || outcome.is_ok_and(|taken| taken < tls.len()), "a changed record was taken");
+    assert!(text.starts_with(&said), "something came out that was not said");
 }
