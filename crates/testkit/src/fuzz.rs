@@ -372,7 +372,7 @@ pub fn stream_frames(bytes: &[u8]) {
 /// the other end said comes out.
 pub fn sealed_records(bytes: &[u8]) {
     let (key, back) = ([1; 32], [2; 32]);
-    let cipher = if bytes.len() % 2 == 0 { AeadAlgorithm::Aes256Gcm } else { AeadAlgorithm::ChaCha20Poly1305 };
+    let cipher = if bytes.len().is_multiple_of(2) { AeadAlgorithm::Aes256Gcm } else { AeadAlgorithm::ChaCha20Poly1305 };
     let end = |sealing: &[u8], opening: &[u8]| {
         Records::danger_with_keys(cipher, sealing, opening).expect("keys of 32 bytes are keys")
     };
