@@ -76,18 +76,31 @@ impl Knocking for PlainKnock {
 struct Relay {
     address: SocketAddr,
     cut: Arc<Mutex<CancellationToken>>,
+    /// Joined sockets are kept open and nothing is carried any more.
+    frozen: Arc<Mutex<CancellationToken>>,
+    closed: CancellationToken,
     tasks: Tasks,
 }
 
 impl Relay {
     async fn start(tasks: &Tasks) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let relay = Self { address: listener.local_addr().unwrap(), cut: Arc::default(), tasks: tasks.clone() };
-        let (cut, waiting) = (Arc::clone(&relay.cut), Arc::new(Mutex::new(HashMap::<String, TcpStream>::new())));
-        let inner = tasks.clone();
+        let relay = Self {
+            address: listener.local_addr().unwrap(),
+            cut: Arc::default(),
+            frozen: Arc::default(),
+            closed: CancellationToken::new(),
+            tasks: tasks.clone(),
+        };
+        let waiting = Arc::new(Mutex::new(HashMap::<String, TcpStream>::new()));
+        let (cut, frozen) = (Arc::clone(&relay.cut), Arc::clone(&relay.frozen));
+        let (inner, closed) = (tasks.clone(), relay.closed.clone());
         drop(tasks.spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let (cut, waiting) = (Arc::clone(&cut), Arc::clone(&waiting));
+                if closed.is_cancelled() {
+                    continue;
+                }
+                let (cut, frozen, waiting) = (Arc::clone(&cut), Arc::clone(&frozen), Arc::clone(&waiting));
                 drop(inner.spawn(async move {
                     let mut line = String::new();
                     let mut reader = BufReader::with_capacity(1, socket);
@@ -102,9 +115,10 @@ impl Relay {
                         waiting.lock().unwrap().insert(line, socket);
                         return;
                     };
-                    let cut = cut.lock().unwrap().clone();
+                    let (cut, frozen) = (cut.lock().unwrap().clone(), frozen.lock().unwrap().clone());
                     tokio::select! {
                         () = cut.cancelled() => {}
+                        () = frozen.cancelled() => std::future::pending().await,
                         _ = tokio::io::copy_bidirectional(&mut socket, &mut other) => {}
                     }
                 }));
@@ -115,6 +129,17 @@ impl Relay {
 
     fn address(&self) -> RelayAddress {
         RelayAddress { host: self.address.ip().to_string(), port: self.address.port(), tls: false }
+    }
+
+    /// Ends what is joined, and whoever comes is sent away.
+    fn close(&self) {
+        self.closed.cancel();
+        self.cut();
+    }
+
+    /// What is joined now carries nothing any more, and nobody is told: an address that is gone, a cable that is out.
+    fn freeze(&self) {
+        std::mem::take(&mut *self.frozen.lock().unwrap()).cancel();
     }
 
     /// Ends what is joined now.
@@ -344,6 +369,37 @@ async fn a_session_survives_the_loss_of_its_way_again_and_again() {
     assert!(progress.epoch >= 3 && progress.state == State::Live, "{progress:?}");
     house.client.close("done").await;
     assert_eq!(within(house.device.ended()).await.why, Why::ClosedByPeer("done".into()));
+}
+
+/// Takes some 12 s: silence is what tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_that_falls_silent_is_given_up_and_another_is_found() {
+    let house = House::start(Duration::from_secs(60)).await;
+    let port = echo(&house.tasks).await;
+    let (mut near, _carrying) = house.program(port);
+    let mut got = [0; 6];
+    within(near.write_all(b"before")).await.unwrap();
+    within(near.read_exact(&mut got)).await.unwrap();
+    house.relay.freeze();
+    within(near.write_all(b"behind")).await.unwrap();
+    within(near.read_exact(&mut got)).await.unwrap();
+    assert_eq!(&got, b"behind");
+    assert_eq!(house.client.progress().epoch, 1);
+    assert_eq!(house.device.progress().epoch, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_way_that_nobody_mends_ends_when_its_time_is_over() {
+    let house = House::start(Duration::from_secs(2)).await;
+    let port = echo(&house.tasks).await;
+    let (_near, carrying) = house.program(port);
+    let opened = within(house.client.open(to(port))).await.unwrap();
+    house.relay.close();
+    let why = Why::NotResumed(Duration::from_secs(2));
+    assert_eq!(within(house.device.ended()).await.why, why);
+    assert_eq!(within(house.client.ended()).await.why, why);
+    assert_eq!(within(carrying).await.unwrap(), Err(StreamRefused::Over(why)));
+    drop(opened);
 }
 
 #[tokio::test(flavor = "multi_thread")]

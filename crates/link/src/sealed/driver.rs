@@ -21,7 +21,7 @@ use super::end::End;
 use super::ended::{State, StreamRefused, Why};
 use super::limits::{BATCH, FIRST_BATCH, LINGER, PROOF_WITHIN, REST_AFTER, SMALL, WRITE_WITHIN};
 use super::local::Io;
-use super::meet::{Way, is_refusal, refusal};
+use super::meet::{Way, is_refusal, is_whole, refusal};
 use super::plan::{Authorize, Future, Refusal, Target};
 use super::ready::ReadyList;
 use super::session::Shared;
@@ -62,6 +62,8 @@ pub(crate) struct Driver {
     link: Option<Link>,
     returning: Option<Return>,
     epoch: u32,
+    /// The other end has shown who it is, at least once.
+    proven: bool,
     ready: Arc<ReadyList>,
     woken: Vec<StreamId>,
     /// Streams for which bytes have come that are not written yet.
@@ -155,6 +157,7 @@ impl Driver {
             link: Some(Link::new(start.connection, prove_by)),
             returning: None,
             epoch: 0,
+            proven: side == Side::Client,
             ready: Arc::default(),
             woken: Vec::new(),
             dirty: Vec::new(),
@@ -191,6 +194,7 @@ impl Driver {
 
     /// Runs the session to its end.
     pub(crate) async fn run(mut self) {
+        let _last = Last(Arc::clone(&self.shared));
         let why = std::future::poll_fn(|cx| self.poll(cx)).await;
         self.stop.cancel();
         for slot in self.slots.values_mut() {
@@ -356,7 +360,8 @@ impl Driver {
             self.over = Some(leaving.why);
             return;
         }
-        if !self.streams.lost(now) {
+        // Who has never shown itself has nothing to come back to.
+        if !self.proven || !self.streams.lost(now) {
             self.over = Some(why);
             return;
         }
@@ -398,8 +403,11 @@ impl Driver {
         }
         while let Some(link) = self.link.as_mut() {
             if link.have == link.input.len() {
-                let more = (2 * link.have).clamp(FIRST_BATCH, BATCH.max(link.have + FIRST_BATCH));
-                link.input.resize(more, 0);
+                if link.have >= BATCH {
+                    self.over = Some(Why::Broken("it sent a record that does not end".into()));
+                    return true;
+                }
+                link.input.resize((2 * link.have).clamp(FIRST_BATCH, BATCH), 0);
             }
             let mut buffer = ReadBuf::new(link.input.get_mut(link.have..).unwrap_or_default());
             let read = match Pin::new(&mut link.socket).poll_read(cx, &mut buffer) {
@@ -414,8 +422,8 @@ impl Driver {
             }
             link.have += read;
             let full = link.have == link.input.len();
-            if full && link.input.len() < BATCH {
-                link.input.resize(2 * link.have, 0);
+            if full {
+                link.input.resize((2 * link.have).min(BATCH), 0);
             }
             self.used = Some(self.start.elapsed());
             self.take_input();
@@ -440,8 +448,11 @@ impl Driver {
     fn take_input(&mut self) {
         let now = self.start.elapsed();
         let Some(link) = self.link.as_mut() else { return };
-        if link.fresh && is_refusal(link.input.get(..link.have).unwrap_or_default()) {
-            // The relay ends the connection behind it.
+        let come = link.input.get(..link.have).unwrap_or_default();
+        if link.fresh && is_refusal(come) {
+            if is_whole(come) {
+                self.ended_by_relay();
+            }
             return;
         }
         link.fresh = false;
@@ -509,6 +520,7 @@ impl Driver {
         }
         if link.prove_by.is_some() && link.end.proven() {
             link.prove_by = None;
+            self.proven = true;
         }
         for later in later {
             match later {
@@ -751,6 +763,15 @@ impl Driver {
             }
             link.small = Vec::new();
         }
+    }
+}
+
+/// Whatever happens to the task: nobody waits for its end in vain.
+struct Last(Arc<Shared>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.0.end(Why::Broken("its task was stopped".into()), Carried::default());
     }
 }
 

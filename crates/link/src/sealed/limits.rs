@@ -11,6 +11,8 @@ pub(crate) const FIRST_BATCH: usize = 16 * 1024;
 pub(crate) const REST_AFTER: Duration = Duration::from_secs(2);
 /// A relay's refusal: a word and some text.
 pub(crate) const REFUSAL_LINE: usize = 512;
+/// Bytes of the device's first flight that wait to be taken: two TLS records.
+pub(crate) const FLIGHT: usize = 2 * 16 * 1024 + 1024;
 /// The client's proof, from the moment the device stands at the relay: its 30 s for the other side, and a handshake.
 pub(crate) const PROOF_WITHIN: Duration = Duration::from_secs(45);
 /// To hand the ticket to the kernel, and the last words of a session.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use super::end::{End, Knocking};
-use super::limits::{REFUSAL_LINE, UNSENT, WRITE_WITHIN};
+use super::end::{End, EndFault, Knocking};
+use super::limits::{FLIGHT, REFUSAL_LINE, UNSENT, WRITE_WITHIN};
 use super::local::Io;
 use super::plan::{Believe, DialError, RelayAddress, RelayRefusal, Ticket};
 use crate::limits::DIAL;
@@ -103,15 +103,18 @@ async fn answered<K: Knocking>(relay: &RelayAddress, way: &mut Way, knock: &mut 
             });
         }
         if is_refusal(&way.read) {
-            if let Some(refusal) = refusal(&way.read).filter(|_| ends(&way.read)) {
+            if let Some(refusal) = refusal(&way.read).filter(|_| is_whole(&way.read)) {
                 return Err(DialError::Refused(relay.clone(), refusal));
             }
             continue;
         }
         let taken = knock.read(&way.read).map_err(DialError::Handshake)?;
-        way.read.drain(..taken);
+        way.read.drain(..taken.min(way.read.len()));
         if knock.answered() {
             return Ok(());
+        }
+        if way.read.len() > FLIGHT {
+            return Err(DialError::Handshake(EndFault("it sent a flight that does not end".into())));
         }
     }
 }
@@ -121,7 +124,8 @@ pub(crate) fn is_refusal(read: &[u8]) -> bool {
     read.first() == Some(&b'!')
 }
 
-fn ends(read: &[u8]) -> bool {
+/// True when its line has ended, or will not.
+pub(crate) fn is_whole(read: &[u8]) -> bool {
     read.len() > REFUSAL_LINE || read.contains(&b'\n')
 }
 

@@ -50,8 +50,15 @@ impl Shared {
         *lock(&self.progress) = Progress { state, carried, streams, epoch };
     }
 
+    /// The first word counts.
     pub(crate) fn end(&self, why: Why, carried: Carried) {
-        self.ended.send_replace(Some(Ended { why, carried }));
+        self.ended.send_if_modified(|ended| {
+            let first = ended.is_none();
+            if first {
+                *ended = Some(Ended { why, carried });
+            }
+            first
+        });
     }
 
     fn over(&self) -> Why {
