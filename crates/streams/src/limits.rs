@@ -48,6 +48,8 @@ pub const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(2);
 pub const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// Silence of the other end before it is asked, while something is on its way to it: a person who types notices.
 pub const ASK_WHEN_BUSY: Duration = Duration::from_secs(3);
+/// What came so long ago counts as coming: a download that stops is asked about as soon as an upload, a prompt once.
+pub const ACTIVE_FOR: Duration = Duration::from_secs(5);
 /// The same when nothing is: three PINGs a minute keep the mapping of every NAT.
 pub const ASK_WHEN_IDLE: Duration = Duration::from_secs(20);
 /// An unanswered PING means that the way is lost, when it can be resumed. Slow mobile links stall for some seconds.

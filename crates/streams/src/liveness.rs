@@ -43,6 +43,10 @@ impl Liveness {
         self.heard = now;
     }
 
+    pub(crate) fn last_heard(&self) -> Duration {
+        self.heard
+    }
+
     pub(crate) fn answered(&mut self, number: u64, now: Duration) {
         if let Some((_, at)) = self.asked.take_if(|(asked, _)| *asked == number) {
             let took = now.saturating_sub(at).clamp(SHORTEST_ROUND_TRIP, LONGEST_ROUND_TRIP);

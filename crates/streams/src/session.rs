@@ -9,8 +9,8 @@ use crate::event::{Broken, Event, StreamId, Timeout, Turn};
 use crate::frame::{Header, Kind, cut, words};
 use crate::inbox::{Inbox, Piece};
 use crate::limits::{
-    ACK_BYTES, ACK_FRAMES, ACK_WITHIN, BURST, CHUNK, CLIENT_WINDOWS, DEVICE_WINDOWS, FIRST_WINDOW, GENEROUS_WINDOW,
-    SHORT_TURN, STREAMS,
+    ACK_BYTES, ACK_FRAMES, ACK_WITHIN, ACTIVE_FOR, BURST, CHUNK, CLIENT_WINDOWS, DEVICE_WINDOWS, FIRST_WINDOW,
+    GENEROUS_WINDOW, SHORT_TURN, STREAMS,
 };
 use crate::liveness::{Liveness, Time};
 use crate::outbox::Outbox;
@@ -46,6 +46,8 @@ pub struct Streams {
     told: u64,
     untold: usize,
     tell_by: Option<Duration>,
+    /// When the last of them came.
+    counted: Option<Duration>,
     liveness: Liveness,
     way: Way,
 }
@@ -84,6 +86,7 @@ impl Streams {
             told: 0,
             untold: 0,
             tell_by: None,
+            counted: None,
             liveness: Liveness::new(keep, now),
             way: Way::Open,
         }
@@ -362,6 +365,7 @@ impl Streams {
 
     fn count(&mut self, now: Duration) {
         self.received += 1;
+        self.counted = Some(now);
         if !self.resume.is_zero() {
             self.tell_by.get_or_insert(now + ACK_WITHIN);
         }
@@ -534,8 +538,10 @@ impl Streams {
         }
     }
 
+    /// Somebody here would notice that the other end is gone: something is on its way, or was coming until just now.
     fn busy(&self) -> bool {
-        self.outbox.unacknowledged()
+        let coming = self.counted.is_some_and(|at| self.liveness.last_heard().saturating_sub(at) <= ACTIVE_FOR);
+        coming || self.outbox.unacknowledged()
     }
 
     /// The time has come; transmit afterwards.

@@ -105,6 +105,15 @@ impl NatNetwork {
         system("ip", &["-n", &router, "route", "add", "default", "via", "203.0.113.1"]).map(drop)
     }
 
+    /// Gives the client another address in its network, as another wireless network does. What it has open dies without a
+    /// word.
+    pub fn change_client_address(&self) -> anyhow::Result<()> {
+        let client = self.name("c");
+        system("ip", &["-n", &client, "addr", "del", "10.77.1.2/24", "dev", "eth0"])?;
+        system("ip", &["-n", &client, "addr", "add", "10.77.1.77/24", "dev", "eth0"])?;
+        system("ip", &["-n", &client, "route", "replace", "default", "via", "10.77.1.1"]).map(drop)
+    }
+
     fn name(&self, role: &str) -> String {
         format!("{}-{role}", self.stem)
     }

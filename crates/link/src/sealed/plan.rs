@@ -185,13 +185,5 @@ impl fmt::Display for DialError {
     }
 }
 
-impl std::error::Error for DialError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Unreachable(_, error) => Some(error),
-            Self::Unbelieved(why) => Some(why.as_ref()),
-            Self::Handshake(fault) => Some(fault),
-            Self::Refused(..) | Self::Silent(_) | Self::Stopped => None,
-        }
-    }
-}
+// What it says is all there is: no source beneath says it again.
+impl std::error::Error for DialError {}
