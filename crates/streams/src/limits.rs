@@ -7,7 +7,7 @@ pub const HEADER: usize = 8;
 /// Body of a DATA frame as we make it: with its header exactly four TLS records of 16 KiB.
 pub const CHUNK: usize = 64 * 1024 - HEADER;
 /// What a stream may send in one turn while no other waits for one: reads of the local socket as large as pay off.
-pub const BURST: usize = 16 * CHUNK;
+pub const BURST: usize = 8 * CHUNK;
 /// The least that a turn is: a quarter of the smallest window, so that the next turn finds credit.
 pub const SHORT_TURN: usize = 16 * 1024;
 /// What may be sent on a stream before it is accepted, and the least that an end grants.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Bytes read from the relay at a time, and bytes gathered before they are written to it, once there are so many: fewer,
 /// larger system calls wake the other processes less often. A busy session holds two such buffers, an idle one none.
-pub(crate) const BATCH: usize = 1024 * 1024;
+pub(crate) const BATCH: usize = 512 * 1024;
 /// Where reading begins: an interactive session never needs more.
 pub(crate) const FIRST_BATCH: usize = 16 * 1024;
 /// After so much quiet the buffers are let go.
