@@ -437,6 +437,75 @@ async fn dropping_the_handle_resets_the_stream() {
     assert!(matches!(within(socket.read(&mut [0])).await, Ok(0) | Err(_)));
 }
 
+/// Leads to one port, whatever is asked.
+struct SshAt(u16);
+
+impl Authorize for SshAt {
+    fn dial<'a>(&'a self, target: &'a Target) -> Future<'a, Result<TcpStream, Refusal>> {
+        Box::pin(async move {
+            assert_eq!(*target, Target::Ssh);
+            Ok(TcpStream::connect(("127.0.0.1", self.0)).await?)
+        })
+    }
+}
+
+/// A session whose first stream is open from the start; the program's end of it.
+async fn ssh_session(tasks: &Tasks, ssh: u16) -> (Sealed, tokio::io::DuplexStream) {
+    let relay = Relay::start(tasks).await;
+    let plan = DevicePlan {
+        relays: vec![relay.address()],
+        ticket: ticket("ssh"),
+        end: greeting(),
+        authorize: Arc::new(SshAt(ssh)),
+        ssh: true,
+        resume: Duration::ZERO,
+        stop: tasks.token().clone(),
+    };
+    serve(plan, tasks).await.unwrap();
+    let (near, far) = tokio::io::duplex(100_000);
+    let plan = ClientPlan {
+        relays: vec![relay.address()],
+        ticket: ticket("ssh"),
+        knock: PlainKnock::default(),
+        believe: Box::new(|_: PlainKnock| Box::pin(async { Ok(Plain::default()) })),
+        ask_again: None,
+        resume: Duration::ZERO,
+        first: Some(Local::new(far)),
+        stop: tasks.token().clone(),
+    };
+    (dial(plan, LONG, tasks).await.unwrap(), near)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stream_to_the_ssh_server_is_open_from_the_start() {
+    let tasks = Tasks::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (started, accepted) = tokio::join!(ssh_session(&tasks, port), within(listener.accept()));
+    let ((session, mut near), (mut sshd, _)) = (started, accepted.unwrap());
+    // The server speaks first, as ssh does; nothing was asked for.
+    sshd.write_all(b"SSH-2.0-test\r\n").await.unwrap();
+    let mut greeting = [0; 14];
+    within(near.read_exact(&mut greeting)).await.unwrap();
+    assert_eq!(&greeting, b"SSH-2.0-test\r\n");
+    within(near.write_all(b"bye")).await.unwrap();
+    near.shutdown().await.unwrap();
+    let mut said = Vec::new();
+    within(sshd.read_to_end(&mut said)).await.unwrap();
+    assert_eq!(said, b"bye");
+    drop(sshd);
+    assert_eq!(within(session.first()).await.unwrap(), Carried { out: 3, back: 14 });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_without_an_ssh_server_says_so() {
+    let tasks = Tasks::new();
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let (session, _near) = ssh_session(&tasks, nobody).await;
+    let error = within(session.first()).await.unwrap_err();
+    assert!(matches!(error, StreamRefused::Refused(RefusalCode::TargetRefused, _)), "{error}");
+}
+
 #[tokio::test]
 async fn a_relay_that_refuses_is_quoted() {
     let tasks = Tasks::new();
