@@ -36,6 +36,7 @@
 //! | publish it, signed | [`Client::put_public`], [`Client::get_public`] |
 //! | list, delete | [`Client::scan`], [`Client::scan_of`], [`Client::delete`] |
 //! | tell somebody something now | [`Client::notify`]; [`Inbox::next`], [`Client::open`] |
+//! | speak for oneself, know others again | [`trust::OwnIdentity`], [`trust::KnownKeys`] |
 //! | let a further device in | [`PendingEnrollment`] there; [`Client::one_time_passcode`], [`Client::enrollments`], [`Client::approve`] here |
 //! | anything else | [`Client::request`] with a verb of `postern_proto` |
 //!
@@ -58,6 +59,7 @@ mod settings;
 mod sharing;
 mod signing_key;
 mod start;
+pub mod trust;
 mod wire;
 
 pub use enrollments::{EnrollmentInfo, EnrollmentStatus};

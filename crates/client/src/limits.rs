@@ -37,3 +37,13 @@ pub const PEERS: usize = 4096;
 /// Longest record of a signing key that is believed. Its owner's atServer may answer with ten megabytes, and relays keep
 /// a thousand of them; a key of any algorithm has a few kilobytes. Source: the reference's bound on what an enrolment publishes.
 pub const SIGNING_KEY_BYTES: usize = 20 * 1024;
+/// Longest `known_atsigns` that is read. Ten thousand lines have about 1 MiB.
+pub const PINS_BYTES: u64 = 4 * 1024 * 1024;
+/// Names that are remembered at first contact without anybody's word; more are believed for the moment only.
+pub const PINS_SEEN: usize = 10_000;
+/// For the lock on `known_atsigns`: whoever holds it reads and writes one small file.
+pub const PINS_LOCK: Duration = Duration::from_secs(3);
+/// Longest identity key file, voucher or remembered public key that is read; real ones have at most 3 KiB.
+pub const IDENTITY_FILE_BYTES: u64 = 16 * 1024;
+/// A voucher is made anew when it is good for less than this: a device may be switched off for weeks.
+pub const VOUCHER_RENEWAL_MS: u64 = 30 * 86_400_000;

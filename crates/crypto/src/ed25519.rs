@@ -2,10 +2,11 @@
 
 use std::fmt;
 
+use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use zeroize::Zeroizing;
 
-use crate::{CryptoError, decode_base64, encode_base64, random};
+use crate::{CryptoError, RsaPrivateKey, decode_base64, encode_base64, random};
 
 /// A private key; its text form is base64 of the 32-byte seed. Contents are never shown.
 pub struct Ed25519PrivateKey {
@@ -34,6 +35,15 @@ impl Ed25519PrivateKey {
         let bytes = Zeroizing::new(decode_base64(text.trim())?);
         let seed: &[u8; 32] = bytes.as_slice().try_into().map_err(|_| CryptoError)?;
         Self::from_seed(Zeroizing::new(*seed))
+    }
+
+    /// One that only who has `from` can make, the same each time; another one for each `purpose`. For machines that cannot
+    /// keep a key of its own. HMAC-SHA256 over the purpose, keyed with the private key's text.
+    pub fn derive(from: &RsaPrivateKey, purpose: &str) -> Result<Self, CryptoError> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, from.to_base64().as_bytes());
+        let mut seed = Zeroizing::new([0; 32]);
+        seed.copy_from_slice(hmac::sign(&key, purpose.as_bytes()).as_ref());
+        Self::from_seed(seed)
     }
 
     fn from_seed(seed: Zeroizing<[u8; 32]>) -> Result<Self, CryptoError> {
@@ -103,6 +113,14 @@ mod tests {
         assert_eq!(public.verify(b"hellp", &signature), Err(CryptoError));
         assert_eq!(public.verify(b"hello", &signature[..63]), Err(CryptoError));
         assert!(Ed25519PublicKey::from_base64("AAAA").is_err() && Ed25519PrivateKey::from_base64("AAAA").is_err());
+    }
+
+    #[test]
+    fn a_derived_key_follows_from_its_source_and_purpose() {
+        let (one, two) = (RsaPrivateKey::generate().unwrap(), RsaPrivateKey::generate().unwrap());
+        let derive = |from, purpose| Ed25519PrivateKey::derive(from, purpose).unwrap().public_key();
+        assert_eq!(derive(&one, "a"), derive(&one, "a"));
+        assert!(derive(&one, "a") != derive(&one, "b") && derive(&one, "a") != derive(&two, "a"));
     }
 
     /// RFC 8032, 7.1, test 1.

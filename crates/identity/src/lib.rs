@@ -2,6 +2,7 @@
 //!
 //! An atSign's encryption key signs [`Envelope`]s, as the programs of 2024 know them. Each client enrolment and each
 //! device has an identity key of its own; a [`Voucher`] shows for whom it speaks, and a [`Statement`] is what it says.
+//! [`Pins`] remember which keys were seen or given.
 //! Pure: bytes, text and `now` in, decisions out. Source: docs/protocol/sealed.md.
 
 mod advertised;
@@ -10,6 +11,7 @@ mod enrollment;
 mod envelope;
 mod fingerprint;
 pub mod limits;
+mod pins;
 mod statement;
 mod voucher;
 
@@ -18,5 +20,6 @@ pub use device_name::{BadDeviceName, DeviceName};
 pub use enrollment::{EnrollmentClaim, EnrollmentFault};
 pub use envelope::{Envelope, EnvelopeError};
 pub use fingerprint::{BadFingerprint, Fingerprint};
+pub use pins::{BadPinName, Origin, Pin, PinAlgorithm, PinName, Pins, Verdict};
 pub use statement::{Label, Statement, StatementError};
 pub use voucher::{Expected, Kind, Voucher, VoucherClaim, VoucherError};

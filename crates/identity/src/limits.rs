@@ -17,3 +17,6 @@ pub const CLOCK_TOLERANCE_MS: u64 = 5 * 60 * 1000;
 
 /// Longest life of a voucher in milliseconds. A stolen machine's voucher ends by revocation; this is for what was forgotten.
 pub const VOUCHER_LIFE_MS: u64 = 400 * 86_400_000;
+
+/// Longest line of `known_atsigns` that is understood: a name of 100 characters, a fingerprint of 50, a date of 20, a remark.
+pub const PIN_LINE_BYTES: usize = 1024;

@@ -155,6 +155,14 @@ impl VoucherClaim {
         &self.at_sign
     }
 
+    /// The key it says it vouches for, not yet believed: good for asking the pins before anybody else.
+    ///
+    /// # Errors
+    /// [`VoucherError::Malformed`].
+    pub fn claimed_key(&self) -> Result<Ed25519PublicKey, VoucherError> {
+        Ed25519PublicKey::from_base64(&self.claimed.key).map_err(|_| VoucherError::Malformed)
+    }
+
     /// As it came.
     pub fn text(&self) -> &str {
         &self.text
@@ -206,12 +214,11 @@ impl VoucherClaim {
         if let Some(record) = record {
             self.envelope.verify_enrollment(claim, record).map_err(VoucherError::Enrollment)?;
         }
-        let key = Ed25519PublicKey::from_base64(&claimed.key).map_err(|_| VoucherError::Malformed)?;
         Ok(Voucher {
             at_sign: self.at_sign.clone(),
             enrollment: claim.key_name().clone(),
             device,
-            key,
+            key: self.claimed_key()?,
             expires_ms: claimed.exp,
         })
     }

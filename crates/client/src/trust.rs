@@ -1,0 +1,27 @@
+//! Who we are to the other end, and whom we believe: identity keys with their vouchers, and pins.
+//!
+//! [`OwnIdentity`] is our Ed25519 key, made where it lives, and the voucher for it. [`KnownKeys`] decides whether the
+//! voucher of somebody else is believed: what was seen first or given by a person (`known_atsigns`) counts more than
+//! anything a directory or an atServer says. Source: docs/protocol/sealed.md, "Identities" and "Pins".
+//!
+//! Both ends do the same: read a [`VoucherClaim`](postern_identity::VoucherClaim), have it [believed](KnownKeys), check the
+//! statement with the voucher's key, and only then [`remember`](KnownKeys::remember) who it was.
+
+mod error;
+mod files;
+mod known;
+mod own;
+
+pub use error::TrustError;
+pub use files::Places;
+pub use known::{Believed, KnownKeys};
+pub use own::OwnIdentity;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The wall clock, in milliseconds since 1970.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
