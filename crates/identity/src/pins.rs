@@ -326,7 +326,8 @@ mod tests {
         let shown = Fingerprint::parse("SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU").unwrap();
         let mut pins = Pins::default();
         pins.add(Pin::made(name("gw-17@device"), shown, Origin::Given, NOW));
-        let text = "gw-17@device ed25519 SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU given 2026-11-23T10:00:00Z\n";
+        let text =
+            "gw-17@device ed25519 SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU given 2026-11-23T10:00:00Z\n";
         assert_eq!(pins.to_string(), text);
         assert_eq!(Pins::parse(text), pins);
     }

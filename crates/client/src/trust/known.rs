@@ -144,9 +144,7 @@ impl KnownKeys {
                 None => client.public_key(expected.at_sign).await.map_err(TrustError::Fetch),
             }
         };
-        let record = async {
-            if device_is_known { Ok(None) } else { record(client, claim).await.map(Some) }
-        };
+        let record = async { if device_is_known { Ok(None) } else { record(client, claim).await.map(Some) } };
         let (key, record) = tokio::join!(key, record);
         let key = key?;
         let owner_verdict = pins.check(&owner, PinAlgorithm::Rsa2048, Fingerprint::from(&key), self.strict);
