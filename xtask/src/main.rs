@@ -8,6 +8,7 @@ mod install;
 mod interop;
 mod steps;
 mod test;
+mod world;
 
 use std::process::ExitCode;
 
@@ -19,7 +20,8 @@ cargo xtask test                     everything CI runs
 cargo xtask interop [ARGS...]        published programs of others against ours; --help says more
 cargo xtask bench [ARGS...]          the figures, and the rivals beside them
 cargo xtask arrows                   which crate may use which
-cargo xtask fuzz [TARGET [SECONDS]]  search for inputs that break a parser";
+cargo xtask fuzz [TARGET [SECONDS]]  search for inputs that break a parser
+cargo xtask world [--runs N] [--seed S]  both ends and an attacker in virtual time, one schedule a seed";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         "bench" => bench::run(rest),
         "arrows" => arrows::run(),
         "fuzz" => fuzz::run(rest),
+        "world" => world::run(rest),
         "" | "help" | "--help" => {
             say(format_args!("{USAGE}"));
             Ok(ExitCode::SUCCESS)
