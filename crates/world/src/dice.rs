@@ -12,7 +12,7 @@ impl Dice {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
@@ -20,7 +20,7 @@ impl Dice {
     /// Below `end`; 0 when there is nothing below.
     pub fn below(&mut self, end: usize) -> usize {
         let end = u64::try_from(end.max(1)).unwrap_or(u64::MAX);
-        usize::try_from(self.next() % end).unwrap_or_default()
+        usize::try_from(self.number() % end).unwrap_or_default()
     }
 
     /// True once in `n`.
@@ -32,7 +32,7 @@ impl Dice {
     pub fn key(&mut self) -> [u8; 32] {
         let mut bytes = [0; 32];
         for piece in bytes.chunks_mut(8) {
-            piece.copy_from_slice(&self.next().to_le_bytes());
+            piece.copy_from_slice(&self.number().to_le_bytes());
         }
         bytes
     }
