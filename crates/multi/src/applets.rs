@@ -66,6 +66,13 @@ const APPLETS: &[Applet] = &[
         main: postern_srv::main,
         command: postern_srv::command,
     },
+    #[cfg(feature = "audit")]
+    Applet {
+        name: "audit",
+        what: "checks and prints the journals of sessions",
+        main: postern_audit::main,
+        command: postern_audit::command,
+    },
     #[cfg(feature = "server")]
     Applet {
         name: "server",

@@ -1,13 +1,19 @@
-//! What a program says of itself: log lines on stderr, and what it says to a person.
+//! What a program says of itself: log lines on stderr, what it says to a person, and the journal of its sessions.
 //!
 //! stdout is for data. Whatever a stranger can cause is DEBUG, so that nobody
 //! fills a disk from outside.
+
+pub mod journal;
+pub mod limits;
+mod places;
 
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
+
+pub use places::{runtime_dir, state_dir};
 
 /// How much to log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
