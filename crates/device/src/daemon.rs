@@ -8,6 +8,7 @@ use postern_client::{Client, ClientError, Settings, StartError, connect_patientl
 use postern_net::tasks::Tasks;
 use postern_net::tls::{TlsError, Trust};
 use postern_net::{ready, signals};
+use postern_observe::journal::Journal;
 use postern_observe::say;
 use postern_proto::verb::Noop;
 use postern_proto::{Notification, Request, SigningKeyName};
@@ -36,6 +37,8 @@ pub(crate) struct Daemon {
     pub(crate) keys_file: tokio::sync::Mutex<()>,
     /// Sessions that run.
     pub(crate) live: Arc<Live>,
+    /// Who came in, to what.
+    pub(crate) journal: Journal,
 }
 
 /// Why the daemon cannot run.
@@ -100,6 +103,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         requests: Arc::new(Semaphore::new(REQUESTS)),
         keys_file: tokio::sync::Mutex::new(()),
         live: Arc::default(),
+        journal: Journal::standard(&format!("sshnpd.{}{}", config.device, config.at_sign)),
         config,
     });
     daemon.remove_leftover_keys();

@@ -6,6 +6,7 @@ use std::time::Instant;
 use postern_client::ClientError;
 use postern_crypto::{AesKey, CryptoError, RsaPublicKey, SignatureHash};
 use postern_link::{DeviceSession, RelayAuth, RelayPort};
+use postern_observe::journal::{Entry, Event};
 use postern_proto::{AtSign, Notification, SigningKeyName, Uuid};
 use postern_rendezvous::{AuthLine, ChallengeSigner, EscrProver, Side, SignedLine};
 use postern_session::{
@@ -168,6 +169,13 @@ impl Daemon {
             Ok(knocked) => knocked,
             Err(denied) => {
                 tracing::warn!(%client, session = %id, %denied, "session refused");
+                self.journal.record(Entry {
+                    session: Some(id.to_string()),
+                    who: Some(client.to_string()),
+                    why: Some(denied.to_string()),
+                    sealed: Some(false),
+                    ..Entry::of(Event::Refused)
+                });
                 if denied != Denied::Replayed {
                     self.tell(client, &id, &denied.to_string()).await;
                 }
@@ -185,6 +193,7 @@ impl Daemon {
                 return self.tell(client, &id, "The client's ephemeral key cannot be used").await;
             }
         };
+        let enrollment = signed.enrollment.clone();
         let Some(place) = self.live.enter(&id, signed.enrollment, &session.stop) else {
             return self.tell(client, &id, &already_live(&id)).await;
         };
@@ -194,12 +203,21 @@ impl Daemon {
             let started = Instant::now();
             let (request, client) = (knocked.request(), knocked.client());
             tracing::info!(%client, session = %request.session_id, target = %request.target, "session started");
+            daemon.journal.record(daemon.entry(Event::Began, &knocked, enrollment.as_ref()));
             let ended = match request.multi {
                 None => session.single().await,
                 Some(idle) => session.multi(idle, &daemon.tasks).await,
             };
             drop((seat, place));
             let seconds = started.elapsed().as_secs();
+            let carried = ended.as_ref().ok();
+            daemon.journal.record(Entry {
+                sent: carried.map(|carried| carried.out),
+                received: carried.map(|carried| carried.back),
+                seconds: Some(seconds),
+                why: ended.as_ref().err().map(ToString::to_string),
+                ..daemon.entry(Event::Ended, &knocked, enrollment.as_ref())
+            });
             match ended {
                 Ok(carried) => {
                     let (received, sent) = (carried.back, carried.out);
@@ -215,6 +233,22 @@ impl Daemon {
         let name = self.reply_name(&id);
         if let Err(error) = self.client.notify(client, &name, &reply, Some(REPLY_LIFE)).await {
             tracing::warn!(%client, session = %id, %error, "could not send the reply");
+        }
+    }
+
+    /// What the journal says of a session.
+    fn entry(&self, event: Event, knocked: &Knocked, enrollment: Option<&SigningKeyName>) -> Entry {
+        let (request, client) = (knocked.request(), knocked.client());
+        let rule = if self.config.managers.contains(client) { "manager" } else { "policy" };
+        Entry {
+            session: Some(request.session_id.to_string()),
+            who: Some(client.to_string()),
+            enrollment: enrollment.map(ToString::to_string),
+            target: Some(request.target.to_string()),
+            relay: Some(format!("{}:{}", request.relay.host, request.relay.port)),
+            rule: Some(rule.to_owned()),
+            sealed: Some(false),
+            ..Entry::of(event)
         }
     }
 
