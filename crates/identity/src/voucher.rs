@@ -163,6 +163,14 @@ impl VoucherClaim {
         Ed25519PublicKey::from_base64(&self.claimed.key).map_err(|_| VoucherError::Malformed)
     }
 
+    /// The device it says it is of; `None`: a client's. For readers who wait for no device in particular.
+    ///
+    /// # Errors
+    /// [`VoucherError::Malformed`].
+    pub fn claimed_device(&self) -> Result<Option<DeviceName>, VoucherError> {
+        self.claimed.device.as_deref().map(DeviceName::parse).transpose().map_err(|_| VoucherError::Malformed)
+    }
+
     /// As it came.
     pub fn text(&self) -> &str {
         &self.text
@@ -196,8 +204,7 @@ impl VoucherClaim {
     ) -> Result<Voucher, VoucherError> {
         let claimed = &self.claimed;
         let kind = if expected.device.is_some() { Kind::Device } else { Kind::Client };
-        let device = claimed.device.as_deref().map(DeviceName::parse).transpose();
-        let device = device.map_err(|_| VoucherError::Malformed)?;
+        let device = self.claimed_device()?;
         if self.at_sign != *expected.at_sign || claimed.kind != kind || device.as_ref() != expected.device {
             return Err(VoucherError::SomebodyElse);
         }

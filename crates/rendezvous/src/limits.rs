@@ -59,3 +59,28 @@ pub const WAITING_PER_SIDE: usize = 64;
 
 /// Pairs of one session at the same time; further sockets wait. 512 pairs are 1024 sockets, a common soft limit of files.
 pub const LIVE_PAIRS: usize = 512;
+
+/// A ticket's life from `iat` to `exp`, in milliseconds: the time of a request, for it is made when the relay is dialled.
+pub const TICKET_LIFE_MS: u64 = 60_000;
+
+/// A refusal that a relay answers a ticket with, its newline included; the text is cut to fit.
+pub const REFUSAL_BYTES: usize = 512;
+
+/// Addresses in a relay's record, and relays in a request: IPv4, IPv6 and TLS of a few hosts.
+pub const ADDRESSES: usize = 16;
+
+/// The record with a relay's addresses: [`ADDRESSES`] of 300 bytes.
+pub const RECORD_BYTES: usize = 8 * 1024;
+
+/// Tickets that are remembered so that none is good twice, 24 bytes each: those of 360 seconds, which is their life and
+/// the tolerance, at 600 a second, which is two for each of 300 sessions.
+pub const REMEMBERED_TICKETS: usize = 262_144;
+
+/// Sessions by ticket at the same time: two sockets each, [`LIVE_PAIRS`] of old sessions are as many.
+pub const TICKET_SESSIONS: usize = 8192;
+
+/// The same of one client's atSign: a fleet of a thousand gateways, each reached at once.
+pub const TICKET_SESSIONS_PER_ATSIGN: usize = 1024;
+
+/// Devices of one atSign that wait for their clients.
+pub const DEVICES_WAITING_PER_ATSIGN: usize = 1024;

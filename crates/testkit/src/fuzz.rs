@@ -9,7 +9,8 @@ use postern_crypto::{AeadAlgorithm, AesKey, AtKeys, Iv, encode_base64};
 use postern_proto::{AtKey, AtSign, DirectoryAnswer, DirectoryQuery, LineReader, Request, ServerLine};
 use postern_rendezvous::hints::{DiscoverRequest, Discovered, Latencies, ModesHint, RelayMap};
 use postern_rendezvous::{
-    AdvertisedKeys, AuthLine, Challenge, EscrLine, EscrParties, Expected, RelayReply, RelayRequest,
+    AdvertisedKeys, AuthLine, Challenge, EscrLine, EscrParties, Expected, Refusal, RelayPlace, RelayRecord, RelayReply,
+    RelayRequest, TicketClaim,
 };
 use postern_rules::manage::Operation;
 use postern_rules::rpc;
@@ -25,7 +26,7 @@ use postern_streams::{Event, Side, Streams, limits as streams_limits};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 21] = [
     ("request", request),
     ("server_line", server_line),
     ("directory", directory),
@@ -41,6 +42,7 @@ pub const TARGETS: [Target; 20] = [
     ("sealed_text", sealed_text),
     ("relay_challenge", relay_challenge),
     ("relay_hints", relay_hints),
+    ("relay_ticket", relay_ticket),
     ("policy_messages", policy_messages),
     ("policy_file", policy_file),
     ("policy_tables", policy_tables),
@@ -273,6 +275,29 @@ pub fn relay_hints(bytes: &[u8]) {
     }
     if let Some(latencies) = Latencies::parse(text) {
         assert!(Latencies::parse(&latencies.print()).is_some());
+    }
+}
+
+/// What a guest shows at a relay, as a line and as what is in it; a relay's refusal and its record. Nobody is let in by a
+/// ticket of which no key is known.
+pub fn relay_ticket(bytes: &[u8]) {
+    let relay = AtSign::parse("r").expect("a letter is a name");
+    let line = [b"ticket:", encode_base64(bytes).as_bytes()].concat();
+    for line in [bytes, &line] {
+        let Ok(claim) = TicketClaim::parse(line) else { continue };
+        let _ = claim.check(&relay, claim.to().epoch.into());
+        assert!(claim.to().signer() != claim.to().other() || claim.to().client == claim.to().device);
+    }
+    if let Some(refusal) = Refusal::parse(bytes) {
+        assert_eq!(Refusal::parse(refusal.line().as_bytes()), Some(refusal));
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Some(record) = RelayRecord::parse(text) {
+        assert_eq!(RelayRecord::parse(&record.print()), Some(record));
+    }
+    if let Ok(place) = serde_json::from_str::<RelayPlace>(text) {
+        let printed = serde_json::to_string(&place).expect("strings are always JSON");
+        assert_eq!(serde_json::from_str::<RelayPlace>(&printed).ok(), Some(place), "{printed}");
     }
 }
 
