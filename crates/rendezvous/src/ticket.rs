@@ -246,7 +246,7 @@ impl TicketClaim {
         }
         let verified: Result<Payload, StatementError> = self.statement.verify(Label::Ticket, voucher.key());
         verified.map_err(|error| refusal(RefusalCode::BadTicket, format!("the ticket is not believed: {error}")))?;
-        let key = voucher.key().clone();
+        let key = *voucher.key();
         // Two signers cannot have the same: the payload names the atSigns, and each knows its own keys.
         let hash = sha256(&[key.spki().as_slice(), &self.statement.hash()].concat());
         let mut mark = Mark { over_ms: self.over_ms(), hash: [0; 16] };

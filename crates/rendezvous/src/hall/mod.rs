@@ -164,7 +164,7 @@ impl Hall {
                     State::Joined { .. } if to.epoch == meeting.epoch => {
                         return Err(bad("this session is live already"));
                     }
-                    State::Waiting { .. } | State::Joined { .. } => meeting.keys.clone(),
+                    State::Waiting { .. } | State::Joined { .. } => meeting.keys,
                 }
             }
         };
@@ -181,7 +181,7 @@ impl Hall {
         self.has_room_for(to)?;
         let until = now + self.rules.wait;
         let mut meeting = Meeting { epoch: to.epoch, keys, state: State::Waiting { side: to.side, id, until } };
-        meeting.keys[index(to.side)] = Some(ticket.key().clone());
+        meeting.keys[index(to.side)] = Some(*ticket.key());
         self.enter(key, meeting);
         Ok(())
     }
@@ -198,7 +198,7 @@ impl Hall {
         }
         let Some(mut meeting) = self.forget(&key) else { return Ok(()) };
         let (a, b) = if side == Side::A { (waiting, newcomer) } else { (newcomer, waiting) };
-        meeting.keys[index(side.other())] = Some(ticket.key().clone());
+        meeting.keys[index(side.other())] = Some(*ticket.key());
         meeting.state = State::Joined { a };
         self.enter(key, meeting);
         self.actions.push_back(HallAction::Join { a, b });

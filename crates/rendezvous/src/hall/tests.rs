@@ -49,13 +49,13 @@ impl House {
 
     fn arrive(&mut self, to: TicketTo, key: &Ed25519PublicKey) -> SocketId {
         self.next += 1;
-        let ticket = Ticket::believed(to, key.clone(), self.mark(self.next));
+        let ticket = Ticket::believed(to, *key, self.mark(self.next));
         self.hall.arrive(SocketId(self.next), &ticket, self.now, 0);
         SocketId(self.next)
     }
 
     fn comes(&mut self, session: u8, epoch: u32, side: Side) -> SocketId {
-        self.arrive(to(session, epoch, side), &KEYS[index(side)].clone())
+        self.arrive(to(session, epoch, side), &KEYS[index(side)])
     }
 
     fn actions(&mut self) -> Vec<HallAction> {
@@ -105,7 +105,7 @@ fn another_session_epoch_or_name_is_another_meeting() {
 #[test]
 fn a_ticket_is_good_once() {
     let mut house = House::new(HallRules::default());
-    let ticket = Ticket::believed(to(1, 0, Side::A), KEYS[0].clone(), house.mark(77));
+    let ticket = Ticket::believed(to(1, 0, Side::A), KEYS[0], house.mark(77));
     house.hall.arrive(SocketId(500), &ticket, house.now, 0);
     house.hall.arrive(SocketId(501), &ticket, house.now, 0);
     assert_eq!(house.refused(SocketId(501)), RefusalCode::BadTicket);
@@ -248,7 +248,7 @@ proptest! {
                 }
                 Step::Replay(number) => {
                     let Some((to, key)) = shown.get(&SocketId(number)).cloned() else { continue };
-                    let ticket = Ticket::believed(to.clone(), KEYS[key].clone(), house.mark(number));
+                    let ticket = Ticket::believed(to.clone(), KEYS[key], house.mark(number));
                     house.next += 1;
                     let id = SocketId(house.next);
                     house.hall.arrive(id, &ticket, house.now, 0);
