@@ -73,6 +73,20 @@ const APPLETS: &[Applet] = &[
         main: postern_audit::main,
         command: postern_audit::command,
     },
+    #[cfg(feature = "trust")]
+    Applet {
+        name: "pin",
+        what: "whose keys are known",
+        main: postern_trust::pin_main,
+        command: postern_trust::pin_command,
+    },
+    #[cfg(feature = "trust")]
+    Applet {
+        name: "fingerprint",
+        what: "the keys of this user, and what others show",
+        main: postern_trust::fingerprint_main,
+        command: postern_trust::fingerprint_command,
+    },
     #[cfg(feature = "server")]
     Applet {
         name: "server",

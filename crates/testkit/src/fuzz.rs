@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use postern_crypto::{AeadAlgorithm, AesKey, AtKeys, Iv, encode_base64};
+use postern_identity::{Fingerprint, Pins, Verdict};
 use postern_proto::{AtKey, AtSign, DirectoryAnswer, DirectoryQuery, LineReader, Request, ServerLine};
 use postern_rendezvous::hints::{DiscoverRequest, Discovered, Latencies, ModesHint, RelayMap};
 use postern_rendezvous::{
@@ -37,6 +38,7 @@ pub const TARGETS: [Target; 21] = [
     ("relay_reply", relay_reply),
     ("relay_auth_line", relay_auth_line),
     ("envelope", envelope),
+    ("pins", pins),
     ("control", control),
     ("device_words", device_words),
     ("sealed_text", sealed_text),
@@ -160,6 +162,23 @@ pub fn relay_auth_line(bytes: &[u8]) {
         false
     });
     assert!(outcome.is_err());
+}
+
+/// `known_atsigns` as somebody edited it: it prints as it was, and a key that nobody wrote down is never known.
+pub fn pins(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let pins = Pins::parse(text);
+    assert_eq!(pins.to_string().trim_end_matches('\n'), text.trim_end_matches('\n'));
+    assert_eq!(Pins::parse(&pins.to_string()), pins);
+    for pin in pins.iter() {
+        let known = pins.check(&pin.name, pin.algorithm, pin.fingerprint, false);
+        assert_eq!(known, Verdict::Known, "{pin}");
+        let stranger = Fingerprint::parse("SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").expect("32 zeros");
+        if pins.of(&pin.name).all(|pin| pin.fingerprint != stranger) {
+            let verdict = pins.check(&pin.name, pin.algorithm, stranger, false);
+            assert!(matches!(verdict, Verdict::Changed { .. } | Verdict::Unreadable { .. }), "{pin}: {verdict:?}");
+        }
+    }
 }
 
 /// A signed envelope and what may be in it.
