@@ -27,7 +27,7 @@ use postern_streams::{Event, Side, Streams, limits as streams_limits};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 21] = [
+pub const TARGETS: [Target; 22] = [
     ("request", request),
     ("server_line", server_line),
     ("directory", directory),
