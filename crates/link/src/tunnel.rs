@@ -79,7 +79,8 @@ impl ClientSession {
         }
     }
 
-    async fn single_on(self, local: TcpStream) -> Result<Carried, LinkError> {
+    /// The same for a connection that is there already.
+    pub async fn single_on(self, local: TcpStream) -> Result<Carried, LinkError> {
         let crypt = Crypt::of_client(self.keys.as_ref()).map_err(|_| LinkError::Keys)?;
         let _ = local.set_nodelay(true);
         Ok(pump(local, self.first, crypt, &self.stop).await.0)

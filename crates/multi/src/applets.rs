@@ -27,6 +27,27 @@ const APPLETS: &[Applet] = &[
         main: postern_tunnel::npt_main,
         command: postern_tunnel::npt_command,
     },
+    #[cfg(feature = "clients")]
+    Applet {
+        name: "connect",
+        what: "join standard input and output with a device: ssh's ProxyCommand",
+        main: postern_tunnel::connect_main,
+        command: postern_tunnel::connect_command,
+    },
+    #[cfg(feature = "clients")]
+    Applet {
+        name: "hostkeys",
+        what: "host keys of a device: ssh's KnownHostsCommand",
+        main: postern_tunnel::hostkeys_main,
+        command: postern_tunnel::hostkeys_command,
+    },
+    #[cfg(feature = "clients")]
+    Applet {
+        name: "ssh-config",
+        what: "teach ssh the names of devices",
+        main: postern_tunnel::ssh_config_main,
+        command: postern_tunnel::ssh_config_command,
+    },
     #[cfg(feature = "device")]
     Applet { name: "sshnpd", what: "the device daemon", main: postern_device::main, command: postern_device::command },
     #[cfg(feature = "activate")]

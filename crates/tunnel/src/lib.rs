@@ -1,19 +1,28 @@
-//! The clients: `sshnp` runs ssh into a device, `npt` brings one of its ports here.
+//! The clients: `sshnp` runs ssh into a device, `npt` brings one of its ports here, `connect` serves ssh, scp, git and Ansible
+//! as their ProxyCommand.
 
 mod arrival;
 mod choose;
+mod connect;
+mod connect_cli;
 mod detach;
 mod devices;
 mod env_file;
+mod host_keys;
+mod hosts;
 mod limits;
 mod npt;
 mod npt_cli;
+mod offline;
+mod refusal;
 mod relay;
 mod session;
 mod ssh;
+mod ssh_config;
 mod ssh_tunnel;
 mod sshnp;
 mod sshnp_cli;
+mod stdio;
 mod steps;
 mod trouble;
 
@@ -41,6 +50,24 @@ pub fn npt_main(args: Vec<OsString>) -> ExitCode {
         Ok(config) => run("npt", config.common.verbosity, npt::run(config, args)),
         Err(code) => code,
     }
+}
+
+/// Runs `connect` with its arguments, the program name first.
+pub fn connect_main(args: Vec<OsString>) -> ExitCode {
+    match connect_cli::read(args) {
+        Ok(config) => run("connect", config.verbosity, async { Ok(connect::run(config).await) }),
+        Err(code) => code,
+    }
+}
+
+/// Runs `hostkeys` with its arguments, the program name first.
+pub fn hostkeys_main(args: Vec<OsString>) -> ExitCode {
+    connect_cli::hostkeys(args)
+}
+
+/// Runs `ssh-config` with its arguments, the program name first.
+pub fn ssh_config_main(args: Vec<OsString>) -> ExitCode {
+    ssh_config::main(args)
 }
 
 fn run(
@@ -74,4 +101,19 @@ pub fn sshnp_command() -> clap::Command {
 /// The command line, for completions.
 pub fn npt_command() -> clap::Command {
     npt_cli::command()
+}
+
+/// The command line, for completions.
+pub fn connect_command() -> clap::Command {
+    connect_cli::connect_command()
+}
+
+/// The command line, for completions.
+pub fn hostkeys_command() -> clap::Command {
+    connect_cli::hostkeys_command()
+}
+
+/// The command line, for completions.
+pub fn ssh_config_command() -> clap::Command {
+    ssh_config::command()
 }

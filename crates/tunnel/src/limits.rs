@@ -36,3 +36,16 @@ pub(crate) const SSH_KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(crate) const KEEP_ALIVE_PAUSE: Duration = Duration::from_secs(5);
 /// Bytes under way when ssh has ended get this long to arrive.
 pub(crate) const DRAIN: Duration = Duration::from_millis(300);
+/// For a device to answer `connect` before it counts as offline: below the 10 s that Ansible gives a connection, so that the
+/// reason is still heard.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(9);
+/// Longest host name without `.np`, in bytes: a label of DNS, so that ssh takes it anywhere.
+pub(crate) const HOST_NAME_BYTES: usize = 63;
+/// Longest public host key in bytes: one of RSA-16384 has about 2,800 characters.
+pub(crate) const HOST_KEY_BYTES: usize = 4096;
+/// Of a reason in the ssh protocol, in characters: ssh prints 400, Ansible and terminals are kinder to short ones.
+pub(crate) const REFUSAL_CHARS: usize = 200;
+/// ssh has read the reason when it closes its end; one that never does is not waited for longer.
+pub(crate) const REFUSAL_READ: Duration = Duration::from_secs(3);
+/// The other end has closed its direction: ours may still have something to say for this long.
+pub(crate) const HALF_CLOSED: Duration = Duration::from_secs(5);

@@ -249,7 +249,7 @@ impl Setup<'_> {
 
 /// Whether the device answers challenges, as soon as it has said so.
 async fn can_answer(mut heard: Heard) -> Result<bool, Trouble> {
-    let features = heard.wait_for(Option::is_some).await.map_err(|_| Trouble::DaemonSilent)?;
+    let features = heard.wait_for(Option::is_some).await.map_err(|_| Trouble::DaemonSilent(None))?;
     Ok(features.is_some_and(|features| features.supports_ram_escr))
 }
 

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::arrival::{self, Arrivals, Parties};
 use crate::choose;
 use crate::limits::{HEARTBEAT, HINT, REPLY, REQUEST_LIFE};
+use crate::offline;
 use crate::relay::DeviceEnd;
 use crate::steps::Steps;
 use crate::trouble::Trouble;
@@ -205,6 +206,7 @@ impl Setup<'_> {
         needed: Features,
     ) -> Result<PingResponse, Trouble> {
         self.steps.tell("Sending daemon feature check request");
+        let mut known = None;
         let work = async {
             let name = format!("ping.{}.{NAMESPACE}", self.common.device);
             self.client.notify(&self.common.to, &name, "ping", None).await?;
@@ -215,12 +217,16 @@ impl Setup<'_> {
                 tokio::select! {
                     biased;
                     ping = heartbeat.recv() => return ping.ok_or(Trouble::Client(ClientError::Stopped)),
-                    () = &mut hint, if !hint.is_elapsed() => self.hint(),
+                    () = &mut hint, if !hint.is_elapsed() => {
+                        self.hint();
+                        known = offline::known_of(&self.client, &self.common.to, &self.common.device).await;
+                    }
                 }
             }
         };
         let limited = timeout(self.common.ping_timeout, work);
-        let ping = self.steps.follow("feature check", 2, 2, limited).await.map_err(|_| Trouble::DaemonSilent)??;
+        let ping = self.steps.follow("feature check", 2, 2, limited).await;
+        let ping = ping.map_err(|_| Trouble::DaemonSilent(known))??;
         self.steps.tell("Received daemon feature check response");
         match ping.supported_features.missing(needed) {
             Some(missing) => Err(Trouble::Missing(missing)),

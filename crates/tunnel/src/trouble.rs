@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use crate::hosts::BadHosts;
 use postern_client::{ClientError, StartError};
 use postern_link::LinkError;
 use postern_net::tls::TlsError;
@@ -25,8 +26,8 @@ pub(crate) enum Trouble {
     RelayNonsense(AtSign, String),
     /// The relay's port cannot be reached.
     RelayPort(String, io::Error),
-    /// No heartbeat came.
-    DaemonSilent,
+    /// No heartbeat came. With what is known of the device, if anything is.
+    DaemonSilent(Option<String>),
     /// No answer to the session request came.
     NoReply,
     /// The daemon refused, or its answer cannot be believed.
@@ -45,6 +46,21 @@ pub(crate) enum Trouble {
     Crypto,
     Detach(io::Error),
     Interrupted,
+    /// The configuration file, or a name that means nothing by it.
+    Hosts(BadHosts),
+    /// Our own standard streams.
+    Stdio(io::Error),
+}
+
+impl Trouble {
+    /// Somebody decided against us: trying again changes nothing.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::RelayRefused(..) | Self::Reply(_) => true,
+            Self::Client(ClientError::LoginRefused(..)) => true,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Trouble {
@@ -62,7 +78,8 @@ impl fmt::Display for Trouble {
             Self::RelayPort(to, error) => {
                 write!(f, "cannot reach the relay at {to}: {error}\nHint: a firewall may block its ports")
             }
-            Self::DaemonSilent => f.write_str("Daemon feature check timed out"),
+            Self::DaemonSilent(None) => f.write_str("Daemon feature check timed out"),
+            Self::DaemonSilent(Some(known)) => write!(f, "Daemon feature check timed out: {known}"),
             Self::NoReply => f.write_str("No response from the device daemon"),
             Self::Reply(ReplyError::Refused(text)) => {
                 write!(f, "Received error response from the device daemon: {text}")
@@ -82,6 +99,8 @@ impl fmt::Display for Trouble {
             Self::SshTunnel(why) => write!(f, "the ssh tunnel to the device failed: {why}"),
             Self::Crypto => f.write_str("a cryptographic operation failed"),
             Self::Detach(error) => write!(f, "cannot go to the background: {error}"),
+            Self::Hosts(error) => error.fmt(f),
+            Self::Stdio(error) => write!(f, "standard input or output: {error}"),
             Self::Interrupted => f.write_str("interrupted"),
         }
     }
