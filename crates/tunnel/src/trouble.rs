@@ -55,11 +55,7 @@ pub(crate) enum Trouble {
 impl Trouble {
     /// Somebody decided against us: trying again changes nothing.
     pub(crate) fn is_refusal(&self) -> bool {
-        match self {
-            Self::RelayRefused(..) | Self::Reply(_) => true,
-            Self::Client(ClientError::LoginRefused(..)) => true,
-            _ => false,
-        }
+        matches!(self, Self::RelayRefused(..) | Self::Reply(_) | Self::Client(ClientError::LoginRefused(..)))
     }
 }
 
