@@ -11,12 +11,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::addresses::AddressBook;
 use crate::error::ClientError;
 use crate::limits::{
     HEARTBEAT_ANSWER, LOGIN, LONG_OUTAGE, RECONNECT, RECONNECT_FIRST, RECONNECT_LATER, RECONNECT_SOON, REMEMBERED,
+    TOGETHER_BYTES,
 };
 use crate::settings::{Identity, Settings};
-use crate::wire::Wire;
+use crate::wire::{Wire, find_server};
 
 /// A request on its way.
 pub(crate) struct Call {
@@ -26,6 +28,7 @@ pub(crate) struct Call {
 
 /// Whose reply is awaited.
 enum Tag {
+    Login,
     Call(oneshot::Sender<Result<String, ClientError>>),
     Heartbeat,
 }
@@ -43,6 +46,7 @@ pub(crate) struct Driver {
     pub(crate) pushes: mpsc::Sender<Notification>,
     pub(crate) stop: CancellationToken,
     known: Option<ServerAddress>,
+    addresses: Option<AddressBook>,
     /// Server time of the last notification: a reconnect asks for what came after.
     heard_until: Option<Millis>,
     /// Our time of the first login: what a reconnect asks for when nothing was heard before the link was lost. A wrong
@@ -55,11 +59,13 @@ impl Driver {
     pub(crate) fn new(
         settings: Settings,
         identity: Identity,
+        addresses: Option<AddressBook>,
         calls: mpsc::Receiver<Call>,
         pushes: mpsc::Sender<Notification>,
         stop: CancellationToken,
     ) -> Self {
         Self {
+            addresses,
             settings,
             identity,
             calls,
@@ -72,17 +78,117 @@ impl Driver {
         }
     }
 
-    /// The first login; the caller wants to know why it fails.
-    pub(crate) async fn first_login(&mut self) -> Result<Wire, ClientError> {
-        let wire = timeout(LOGIN, self.log_in(LOGIN)).await.unwrap_or(Err(ClientError::TimedOut("the login")))?;
+    /// Logs in, tells how that went, and serves until stopped. Requests that wait by then go out behind the proof, where
+    /// the server takes several at a time.
+    pub(crate) async fn start(mut self, outcome: oneshot::Sender<Result<(), ClientError>>) {
+        let stop = self.stop.clone();
+        let login = tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(ClientError::Stopped),
+            login = timeout(LOGIN, Box::pin(self.login_by_book())) => {
+                login.unwrap_or(Err(ClientError::TimedOut("the login")))
+            }
+        };
+        match login {
+            Ok((wire, talk)) => {
+                // Whoever began may not care.
+                let _ = outcome.send(Ok(()));
+                let revalidate = self.revalidation(&wire);
+                tokio::join!(Box::pin(self.run(wire, talk)), revalidate);
+            }
+            // Our end of the queue goes with us: whoever waits for a reply hears that there will be none.
+            Err(error) => {
+                let _ = outcome.send(Err(error));
+            }
+        }
+    }
+
+    /// An atServer that moved may have left its old self behind: who is refused at a remembered address asks the directory.
+    async fn login_by_book(&mut self) -> Result<(Wire, Conversation<Tag>), ClientError> {
+        let (root, who) = (&self.settings.root, &self.identity.at_sign);
+        let remembered = self.addresses.as_ref().is_some_and(|book| book.find(root, who).is_some());
+        match self.first_login().await {
+            Err(ClientError::LoginRefused(..)) if remembered => {
+                self.addresses = None;
+                self.first_login().await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Asks the directory whether the atServer is still where it was remembered, so that the next login finds it. Of no
+    /// concern to this one.
+    fn revalidation(&self, wire: &Wire) -> impl Future<Output = ()> + use<> {
+        let (settings, who, stop) = (self.settings.clone(), self.identity.at_sign.clone(), self.stop.clone());
+        let (book, address) = (self.addresses.clone(), wire.address.clone());
+        async move {
+            let Some(book) = book.filter(|_| address != settings.root) else { return };
+            let found = tokio::select! {
+                () = stop.cancelled() => return,
+                found = Box::pin(find_server(&settings, &who, LOGIN)) => found,
+            };
+            let written = match found {
+                Ok(now) => book.remember(&settings.root, &who, &now),
+                Err(ClientError::NotInDirectory(..)) => book.forget(&settings.root, &who),
+                Err(_) => return, // a directory that is away says nothing
+            };
+            if let Err(error) = written {
+                tracing::debug!(%error, "the address is not remembered");
+            }
+        }
+    }
+
+    async fn first_login(&mut self) -> Result<(Wire, Conversation<Tag>), ClientError> {
+        let who = self.identity.at_sign.clone();
+        let (mut wire, challenge) = match &self.addresses {
+            Some(book) => Wire::challenged_by_book(&self.settings, &who, book, LOGIN).await?,
+            None => Wire::challenged(&self.settings, &who, None, LOGIN).await?,
+        };
+        let proof = challenge.answer(&self.identity.keys).map_err(|_| ClientError::Crypto("the challenge"))?;
+        let (pipeline, monitor) = (wire.may_pipeline(), self.monitor());
+        let mut talk = Conversation::default();
+        talk.asked(Tag::Login);
+        let mut lines = format!("{}\n", Request::Pkam(proof));
+        if pipeline {
+            lines.push_str(&monitor);
+            let first = self.calls.try_recv().ok();
+            self.gather(&mut lines, &mut talk, first);
+        }
+        wire.send(&lines).await?;
+        loop {
+            tokio::select! {
+                biased; // the answer first: it makes everything else allowed
+                line = wire.line() => match talk.on_line(&line?) {
+                    Heard::Reply(Tag::Login, Ok(_)) => break,
+                    Heard::Reply(Tag::Login, Err(error)) => return Err(ClientError::LoginRefused(who, error)),
+                    // Nothing else is answered before it, and pushes are for those who are logged in.
+                    Heard::Nothing => {}
+                    Heard::Reply(..) | Heard::Push(_) | Heard::OutOfStep => return Err(ClientError::LinkLost),
+                },
+                call = self.calls.recv(), if pipeline => {
+                    let Some(call) = call else { return Err(ClientError::Stopped) };
+                    let mut lines = String::new();
+                    self.gather(&mut lines, &mut talk, Some(call));
+                    wire.send(&lines).await?;
+                }
+            }
+        }
+        if !pipeline && !monitor.is_empty() {
+            wire.send(&monitor).await?;
+        }
         self.known = Some(wire.address.clone());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.connected_at = Millis::try_from(now.as_millis()).ok();
-        Ok(wire)
+        Ok((wire, talk))
     }
 
     async fn log_in(&self, limit: Duration) -> Result<Wire, ClientError> {
-        let monitor = self.settings.monitor.as_ref().map_or(String::new(), |regex| {
+        Wire::logged_in(&self.settings, &self.identity, self.known.as_ref(), limit, &self.monitor()).await
+    }
+
+    /// The line that asks for notifications; empty when nobody wants any.
+    fn monitor(&self) -> String {
+        self.settings.monitor.as_ref().map_or(String::new(), |regex| {
             let regex = Some(regex.clone()).filter(|r| !r.is_empty());
             let monitor = Monitor {
                 strict: true,
@@ -91,17 +197,17 @@ impl Driver {
                 regex,
             };
             format!("{}\n", Request::Monitor(monitor))
-        });
-        Wire::logged_in(&self.settings, &self.identity, self.known.as_ref(), limit, &monitor).await
+        })
     }
 
     /// Serves until stopped, reconnecting whenever the link is lost.
-    pub(crate) async fn run(mut self, first: Wire) {
-        let mut wire = first;
+    async fn run(mut self, first: Wire, asked: Conversation<Tag>) {
+        let (mut wire, mut talk) = (first, asked);
         loop {
-            if matches!(self.serve(wire).await, Ended::Stopped) {
+            if matches!(self.serve(wire, talk).await, Ended::Stopped) {
                 return;
             }
+            talk = Conversation::default();
             tracing::info!(at_sign = %self.identity.at_sign, "connection lost");
             match self.reconnect().await {
                 Some(again) => wire = again,
@@ -150,8 +256,7 @@ impl Driver {
         }
     }
 
-    async fn serve(&mut self, mut wire: Wire) -> Ended {
-        let mut talk = Conversation::default();
+    async fn serve(&mut self, mut wire: Wire, mut talk: Conversation<Tag>) -> Ended {
         let pipeline = wire.may_pipeline();
         let mut heard = Instant::now();
         let mut tested = false;
@@ -202,14 +307,24 @@ impl Driver {
         pipeline: bool,
     ) -> Result<(), Ended> {
         let mut lines = String::new();
-        let mut next = Some(first);
+        if pipeline {
+            self.gather(&mut lines, talk, Some(first));
+        } else {
+            lines = format!("{}\n", first.request);
+            talk.asked(Tag::Call(first.answer));
+        }
+        wire.send(&lines).await.map_err(|_| Ended::Lost)
+    }
+
+    /// Adds `first` and what waits behind it, as much as fits.
+    fn gather(&mut self, lines: &mut String, talk: &mut Conversation<Tag>, first: Option<Call>) {
+        let mut next = first;
         while let Some(call) = next {
             lines.push_str(&call.request.to_string());
             lines.push('\n');
             talk.asked(Tag::Call(call.answer));
-            next = if pipeline && lines.len() < 64 * 1024 { self.calls.try_recv().ok() } else { None };
+            next = if lines.len() < TOGETHER_BYTES { self.calls.try_recv().ok() } else { None };
         }
-        wire.send(&lines).await.map_err(|_| Ended::Lost)
     }
 
     fn on_line(&mut self, talk: &mut Conversation<Tag>, line: &str) -> Result<(), Ended> {
@@ -219,7 +334,7 @@ impl Driver {
                 let _ = answer.send(result.map_err(ClientError::Server));
             }
             Heard::Push(push) => self.on_push(*push),
-            Heard::Reply(Tag::Heartbeat, _) | Heard::Nothing => {}
+            Heard::Reply(Tag::Heartbeat | Tag::Login, _) | Heard::Nothing => {}
             Heard::OutOfStep => return Err(Ended::Lost),
         }
         Ok(())

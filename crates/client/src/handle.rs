@@ -7,6 +7,7 @@ use postern_proto::{AtSign, Notification, Request};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+use crate::addresses::AddressBook;
 use crate::driver::{Call, Driver};
 use crate::error::ClientError;
 use crate::limits::{INBOX, OUTBOX, REPLY};
@@ -30,17 +31,45 @@ pub struct Inbox {
     pushes: mpsc::Receiver<Notification>,
 }
 
+/// How a login that was begun goes.
+pub struct Login(oneshot::Receiver<Result<(), ClientError>>);
+
+impl Login {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refused our proof.
+    pub async fn outcome(self) -> Result<(), ClientError> {
+        self.0.await.unwrap_or(Err(ClientError::Stopped))
+    }
+}
+
 impl Client {
     /// Logs in and stays connected until `tasks` are stopped.
     pub async fn connect(identity: Identity, settings: Settings, tasks: &Tasks) -> Result<(Self, Inbox), ClientError> {
+        let (client, inbox, login) = Self::begin(identity, settings, None, tasks);
+        login.outcome().await?;
+        Ok((client, inbox))
+    }
+
+    /// Begins to log in, and gives the client at once: what is asked meanwhile travels behind the proof without waiting
+    /// for its answer, where the server can take several requests at a time. `addresses`: where atServers were last time.
+    ///
+    /// When the login fails every request ends with [`ClientError::Stopped`], and the [`Login`] knows why.
+    pub fn begin(
+        identity: Identity,
+        settings: Settings,
+        addresses: Option<AddressBook>,
+        tasks: &Tasks,
+    ) -> (Self, Inbox, Login) {
         let (calls, call_receiver) = mpsc::channel(OUTBOX);
         let (push_sender, pushes) = mpsc::channel(INBOX);
+        let (told, outcome) = oneshot::channel();
         let stop = tasks.token().child_token();
-        let mut driver = Driver::new(settings, identity.clone(), call_receiver, push_sender, stop);
-        let wire = driver.first_login().await?;
-        tasks.spawn(driver.run(wire));
+        let driver = Driver::new(settings, identity.clone(), addresses, call_receiver, push_sender, stop);
+        tasks.spawn(driver.start(told));
         let inner = Inner { identity, calls, sharing: Sharing::default() };
-        Ok((Self { inner: Arc::new(inner) }, Inbox { pushes }))
+        (Self { inner: Arc::new(inner) }, Inbox { pushes }, Login(outcome))
     }
 
     /// Who we are.

@@ -45,6 +45,7 @@
 //! owner left for us. There is no tag on what the atProtocol encrypts: the servers in between can change it, and what
 //! must not be changed has to be signed.
 
+mod addresses;
 mod driver;
 mod enrollments;
 mod error;
@@ -62,9 +63,10 @@ mod start;
 pub mod trust;
 mod wire;
 
+pub use addresses::AddressBook;
 pub use enrollments::{EnrollmentInfo, EnrollmentStatus};
 pub use error::ClientError;
-pub use handle::{Client, Inbox};
+pub use handle::{Client, Inbox, Login};
 pub use keyfile::{KeyFile, KeyFileTrouble, default_key_file};
 pub use newcomer::{EnrollmentRequest, PendingEnrollment};
 pub use records::{Copies, RecordOptions};

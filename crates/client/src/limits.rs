@@ -47,3 +47,11 @@ pub const PINS_LOCK: Duration = Duration::from_secs(3);
 pub const IDENTITY_FILE_BYTES: u64 = 16 * 1024;
 /// A voucher is made anew when it is good for less than this: a device may be switched off for weeks.
 pub const VOUCHER_RENEWAL_MS: u64 = 30 * 86_400_000;
+/// Requests that wait are sent in one write up to this many bytes: more than that fill a window anyway.
+pub const TOGETHER_BYTES: usize = 64 * 1024;
+/// A remembered address that has not answered for this long gets company: the directory is asked as well.
+pub const REMEMBERED_ADDRESS: Duration = Duration::from_millis(1500);
+/// Longest file of remembered addresses, in bytes: some thousand lines.
+pub const ADDRESSES_BYTES: u64 = 64 * 1024;
+/// Addresses remembered on disk; the oldest go first. An integrator's laptop meets that many atSigns in a year.
+pub const ADDRESSES: usize = 512;

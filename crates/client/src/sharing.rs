@@ -171,6 +171,41 @@ impl Client {
             return self.notify_own(name, text, NOTIFICATION_LIFE).await.map(drop);
         }
         let (value, metadata) = self.seal(peer, text).await?;
+        self.send_notification(peer, name, value, metadata, ttl).await
+    }
+
+    /// The same with a key made for this notification alone, which travels with it, encrypted to `to`, the peer's public
+    /// key that the caller knows already. Nothing has to be looked up or written before, and nothing is remembered.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn notify_once(
+        &self,
+        peer: &AtSign,
+        to: &RsaPublicKey,
+        name: &str,
+        text: &str,
+        ttl: Option<Duration>,
+    ) -> Result<(), ClientError> {
+        let (key, iv) = (AesKey::generate(), Iv::generate());
+        let value = key.encrypt_text(iv, text).map_err(|_| ClientError::Crypto("a value"))?;
+        let metadata = Metadata {
+            is_encrypted: Some(true),
+            shared_key_enc: Some(to.encrypt_aes_key(&key).map_err(|_| ClientError::Crypto("a key"))?),
+            iv_nonce: Some(iv.to_base64()),
+            ..Metadata::default()
+        };
+        self.send_notification(peer, name, value, metadata, ttl).await
+    }
+
+    async fn send_notification(
+        &self,
+        peer: &AtSign,
+        name: &str,
+        value: String,
+        metadata: Metadata,
+        ttl: Option<Duration>,
+    ) -> Result<(), ClientError> {
         let id = NotificationId::from(Uuid::from_random(postern_crypto::random()));
         let mut notify = Notify::update(id, peer, name, self.at_sign(), Some(value));
         notify.ttln = Some(millis(NOTIFICATION_LIFE));

@@ -9,8 +9,9 @@ use postern_proto::{AtSign, DirectoryAnswer, LineReader, Request, ServerAddress,
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use crate::addresses::AddressBook;
 use crate::error::ClientError;
-use crate::limits::{LINE_BYTES, REPLY, WRITE};
+use crate::limits::{LINE_BYTES, REMEMBERED_ADDRESS, REPLY, WRITE};
 use crate::settings::{Identity, Settings};
 
 /// A TLS connection to a directory or an atServer, read by lines.
@@ -128,10 +129,19 @@ impl Wire {
         if root.may_pipeline() {
             root.send(&format!("{question}{}\n", Request::From(From::plain(who.clone())))).await?;
             let address = root.directory_answer(who).await?;
-            if address == root.address {
-                let text = root.reply().await?;
-                let challenge = Challenge::parse(&text, who).ok_or(ClientError::Challenge)?;
-                return Ok((root, challenge));
+            // Where the atServer lives behind the directory's port it is met there, whatever name or port is given out:
+            // a challenge in our name says so.
+            match root.reply().await {
+                Ok(text) => {
+                    if let Some(challenge) = Challenge::parse(&text, who) {
+                        return Ok((root, challenge));
+                    }
+                    if address == root.address {
+                        return Err(ClientError::Challenge);
+                    }
+                }
+                Err(error) if address == root.address => return Err(error),
+                Err(_) => {}
             }
             return Self::dial(settings, &address, limit).await.map_err(ClientError::Connect)?.challenge(who).await;
         }
@@ -140,6 +150,48 @@ impl Wire {
         // The reference keeps a connection open for ever unless it is told.
         let _ = root.send("@exit\n").await;
         Self::dial(settings, &address, limit).await.map_err(ClientError::Connect)?.challenge(who).await
+    }
+
+    /// The same by the addresses of last time: the remembered one is tried at once, and the directory is asked only when
+    /// it fails, or beside it when it is slow. What the directory says is remembered.
+    pub(crate) async fn challenged_by_book(
+        settings: &Settings,
+        who: &AtSign,
+        book: &AddressBook,
+        limit: Duration,
+    ) -> Result<(Self, Challenge), ClientError> {
+        // At the directory's own port question and claim travel together: there is nothing to save.
+        let known = book.find(&settings.root, who).filter(|address| *address != settings.root);
+        let by_directory = async {
+            let found = Self::challenged(settings, who, None, limit).await?;
+            note(book.remember(&settings.root, who, &found.0.address));
+            Ok(found)
+        };
+        let Some(address) = known else { return by_directory.await };
+        let remembered = async {
+            let wire = Self::dial(settings, &address, limit).await.map_err(ClientError::Connect)?;
+            wire.challenge(who).await
+        };
+        let (mut remembered, mut by_directory) = (Box::pin(remembered), Box::pin(by_directory));
+        match timeout(REMEMBERED_ADDRESS, &mut remembered).await {
+            Ok(Ok(found)) => return Ok(found),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, %address, "not at the remembered address");
+                note(book.forget(&settings.root, who));
+                return by_directory.await;
+            }
+            Err(_) => tracing::debug!(%address, "slow at the remembered address: asking the directory too"),
+        }
+        tokio::select! {
+            found = &mut by_directory => match found {
+                Ok(found) => Ok(found),
+                Err(error) => remembered.await.map_err(|_| error),
+            },
+            found = &mut remembered => match found {
+                Ok(found) => Ok(found),
+                Err(_) => by_directory.await,
+            },
+        }
     }
 
     async fn challenge(mut self, who: &AtSign) -> Result<(Self, Challenge), ClientError> {
@@ -172,6 +224,13 @@ impl Wire {
             wire.send(after).await?;
         }
         Ok(wire)
+    }
+}
+
+/// A cache that cannot be written costs time and nothing else.
+fn note(written: std::io::Result<()>) {
+    if let Err(error) = written {
+        tracing::debug!(%error, "the address is not remembered");
     }
 }
 

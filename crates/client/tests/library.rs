@@ -1,112 +1,21 @@
 //! The library against a real server: what a program that uses it relies on.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+mod common;
+
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use common::{House, KEYS, at, next};
 use postern_client::limits::SIGNING_KEY_BYTES;
 use postern_client::{
-    Client, ClientError, Copies, EnrollmentInfo, EnrollmentRequest, EnrollmentStatus, Identity, Inbox,
-    PendingEnrollment, RecordOptions, Settings, parse_root,
+    Client, ClientError, Copies, EnrollmentInfo, EnrollmentRequest, EnrollmentStatus, Identity, PendingEnrollment,
+    RecordOptions,
 };
-use postern_crypto::AtKeys;
-use postern_net::tasks::Tasks;
-use postern_net::tls::Trust;
-use postern_proto::{AtKey, AtSign, ErrorCode, Metadata, Notification, Record};
-use postern_server::{Config, Home, Limits, RunningServer, Server, Wanted};
-use postern_store::{Batch, LogAs, Store};
-use tempfile::TempDir;
-use tokio::time::timeout;
+use postern_proto::{AtKey, ErrorCode, Metadata, Notification, Record};
+use postern_store::{Batch, LogAs};
 use zeroize::Zeroizing;
-
-/// Nothing on loopback takes this long; a reconnect may take some of it.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// RSA keys take long to make: the tests share two sets.
-static KEYS: LazyLock<[Arc<AtKeys>; 2]> = LazyLock::new(|| [(); 2].map(|()| Arc::new(AtKeys::generate().unwrap())));
-
-struct House {
-    server: Option<RunningServer>,
-    address: SocketAddr,
-    store: Arc<dyn Store>,
-    home: Home,
-    tasks: Tasks,
-    _dir: TempDir,
-}
-
-impl House {
-    /// A server with @alice and @bob, both activated in the legacy form.
-    async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let listen = "127.0.0.1:0".parse().unwrap();
-        let home =
-            Home::init(&dir.path().join("srv"), &Wanted { host: "localhost".into(), listen, tls: None }).unwrap();
-        let store = home.store().unwrap();
-        let mut house = Self { server: None, address: listen, store, home, tasks: Tasks::new(), _dir: dir };
-        for (name, keys) in [("alice", &KEYS[0]), ("bob", &KEYS[1])] {
-            let name = at(name);
-            house.home.add(house.store.as_ref(), &name, None).await.unwrap();
-            let mut batch = Batch::new(0);
-            for (key, value) in [
-                (AtKey::private_key("at_pkam_publickey"), keys.pkam.public_key().unwrap().to_base64()),
-                (AtKey::public("publickey", &name), keys.encryption_public.to_base64()),
-            ] {
-                batch = batch.put(&name, &key, Record::new(value, Metadata::default(), 0), LogAs::Nothing);
-            }
-            house.store.commit(batch).await.unwrap();
-        }
-        house.start();
-        house
-    }
-
-    fn start(&mut self) {
-        let config = Config {
-            host: self.home.settings().host.clone(),
-            listen: self.address,
-            advertised_port: None,
-            tls: self.home.tls().unwrap(),
-            store: Arc::clone(&self.store),
-            limits: Limits::default(),
-            peers: None,
-        };
-        let server = Server::start(config).unwrap();
-        self.address = server.address();
-        self.server = Some(server);
-    }
-
-    fn settings(&self, monitor: Option<&str>) -> Settings {
-        let pem = std::fs::read(self.home.ca().unwrap()).unwrap();
-        Settings {
-            root: parse_root(&format!("localhost:{}", self.address.port())).unwrap(),
-            trust: Trust::only_pem(&pem).unwrap(),
-            heartbeat: Duration::from_secs(60),
-            monitor: monitor.map(str::to_owned),
-        }
-    }
-
-    async fn connect(&self, name: &str, keys: &Arc<AtKeys>, monitor: Option<&str>) -> (Client, Inbox) {
-        let identity = Identity { at_sign: at(name), keys: Arc::clone(keys) };
-        Client::connect(identity, self.settings(monitor), &self.tasks).await.unwrap()
-    }
-
-    async fn alice(&self) -> Client {
-        self.connect("alice", &KEYS[0], None).await.0
-    }
-
-    async fn bob(&self, monitor: &str) -> (Client, Inbox) {
-        self.connect("bob", &KEYS[1], Some(monitor)).await
-    }
-}
-
-fn at(name: &str) -> AtSign {
-    AtSign::parse(name).unwrap()
-}
-
-async fn next(inbox: &mut Inbox) -> Notification {
-    timeout(PATIENCE, inbox.next()).await.expect("no notification in time").expect("the client has stopped")
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_of_every_kind_come_back() {
