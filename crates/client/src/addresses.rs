@@ -4,12 +4,13 @@
 //! the directory is asked again beside the work.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read as _};
+use std::path::PathBuf;
 
 use postern_proto::{AtSign, ServerAddress};
 
 use crate::limits::{ADDRESSES, ADDRESSES_BYTES};
+use crate::trust::files::{make_private_folder, replace};
 
 /// The file of remembered addresses, one a line: directory, atSign, address.
 #[derive(Clone, Debug)]
@@ -64,7 +65,10 @@ impl AddressBook {
         // The newest first, so that a full file loses its oldest.
         let kept = lines.into_iter().filter(|line| !about(line) && Line::parse(line).is_some());
         let text: String = fresh.into_iter().chain(kept).take(ADDRESSES).map(|line| line + "\n").collect();
-        write_whole(&self.file, &text)
+        // Whom somebody reaches is their own business. Another program of ours that writes at the same time wins or loses
+        // whole.
+        make_private_folder(&self.file)?;
+        replace(&self.file, &text, 0o600)
     }
 
     fn lines(&self) -> Vec<String> {
@@ -95,28 +99,6 @@ impl Line {
     fn address_of(self, root: &ServerAddress, who: &AtSign) -> Option<ServerAddress> {
         (self.root == *root && self.who == *who).then_some(self.address)
     }
-}
-
-/// Whom somebody reaches is their own business: mode 0600, in a directory of mode 0700. Another program of ours that writes
-/// at the same time wins or loses whole.
-fn write_whole(file: &Path, text: &str) -> io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-    if let Some(dir) = file.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    }
-    let random = u32::from_ne_bytes(postern_crypto::random());
-    let fresh = file.with_extension(format!("{random:08x}"));
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&fresh)
-        .and_then(|mut out| out.write_all(text.as_bytes()))
-        .and_then(|()| fs::rename(&fresh, file));
-    if written.is_err() {
-        let _ = fs::remove_file(&fresh);
-    }
-    written
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! statement with the voucher's key, and only then [`remember`](KnownKeys::remember) who it was.
 
 mod error;
-mod files;
+pub(crate) mod files;
 mod known;
 mod own;
 

@@ -97,7 +97,7 @@ pub(super) fn is_exposed(_: &Path) -> bool {
 }
 
 /// Makes the folder of a file that is not for others, with what is above it.
-pub(super) fn make_private_folder(of: &Path) -> io::Result<()> {
+pub(crate) fn make_private_folder(of: &Path) -> io::Result<()> {
     let Some(folder) = of.parent().filter(|folder| !folder.exists()) else { return Ok(()) };
     fs::create_dir_all(folder)?;
     set_mode(folder, 0o700)
@@ -118,7 +118,7 @@ pub(super) fn create(path: &Path, text: &str) -> io::Result<bool> {
 
 /// Writes a file whole or not at all, in the place of what was there. Follows a link, as those make who keep their
 /// settings elsewhere.
-pub(super) fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let draft = draft_of(&target);
     let written = write_new(&draft, text, mode).and_then(|()| fs::rename(&draft, &target));
