@@ -272,6 +272,10 @@ impl World {
         };
         let mut command = place.command(&self.binary);
         command.env("HOME", self.home_of(at_sign)).env("POSTERN_CA_FILE", self.ca_file());
+        // What our programs remember belongs to the home as well.
+        for folder in ["XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"] {
+            command.env_remove(folder);
+        }
         // Keys of the person who runs the test have no business here.
         command.env_remove("SSH_AUTH_SOCK");
         if std::env::var_os("USER").is_none() {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use postern_client::{Client, ClientError, Settings, identity};
+use postern_client::{AddressBook, Client, ClientError, Settings, identity};
 use postern_link::RelayPort;
 use postern_net::tasks::Tasks;
 use postern_net::tls::Trust;
@@ -97,19 +97,32 @@ pub(crate) async fn establish(
         heartbeat: HEARTBEAT,
         monitor: Some(monitor_regex(common, &session)),
     };
-    // Boxed here and below: these states are large, and used once.
-    let login = Box::pin(Client::connect(identity, settings, tasks));
-    let (client, mut inbox) = steps.follow("login", 4, 4, login).await?;
-    let relay = Box::pin(choose::nearest(common, &client, &mut inbox, steps)).await;
-    let parties = Parties {
-        device_at_sign: common.to.clone(),
-        device: common.device.clone(),
-        relay: relay.clone(),
-        session: session.clone(),
+    // The first requests do not wait for the login's answer: they travel behind the proof.
+    let (client, mut inbox, login) = Client::begin(identity, settings, AddressBook::usual(), tasks);
+    let refused = async {
+        match steps.follow("login", 3, 3, login.outcome()).await {
+            Ok(()) => std::future::pending().await,
+            Err(error) => error,
+        }
     };
-    let arrivals = arrival::sort(parties, client.clone(), inbox, tasks);
-    let setup = Setup { common, wanted, steps, client, session, relay, published: OnceCell::new() };
-    Box::pin(setup.run(arrivals, making)).await
+    // Boxed here and below: these states are large, and used once.
+    let standing = Box::pin(async {
+        let relay = Box::pin(choose::nearest(common, &client, &mut inbox, steps)).await;
+        let parties = Parties {
+            device_at_sign: common.to.clone(),
+            device: common.device.clone(),
+            relay: relay.clone(),
+            session: session.clone(),
+        };
+        let arrivals = arrival::sort(parties, client.clone(), inbox, tasks);
+        let setup = Setup { common, wanted, steps, client, session, relay, published: OnceCell::new() };
+        Box::pin(setup.run(arrivals, making)).await
+    });
+    tokio::select! {
+        biased; // why there is no login says more than that nothing was answered
+        error = refused => Err(error.into()),
+        standing = standing => standing,
+    }
 }
 
 /// What the atServer is asked to push: nothing but what belongs to this session.
