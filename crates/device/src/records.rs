@@ -30,6 +30,7 @@ impl Daemon {
                 twin_keys: true,
                 supports_ram_escr: self.signing_key.get().is_some(),
                 numbers_sockets: true,
+                sealed: false,
             },
             allowed_services: self.config.permit_open.to_strings(),
             public_signing_key_uri: self.signing_key.get().map(ToString::to_string),

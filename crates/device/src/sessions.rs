@@ -37,6 +37,7 @@ impl Daemon {
     pub(crate) async fn ssh_request(self: &Arc<Self>, push: &Notification, guest: &Guest) {
         if let Some((request, signed)) = self.verified::<SshRequest>(push, |r| r.session_id.as_str()).await {
             let request = if self.config.dialect.is_v5() { request } else { request.as_version_4() };
+            let request = if self.config.dialect == Dialect::Current { request } else { request.without_seal() };
             match request.check(self.config.sshd_port) {
                 Some(request) if self.is_served(&request) => self.knock(guest, request, signed).await,
                 _ => self.cannot_serve(push, signed.id),
@@ -46,6 +47,7 @@ impl Daemon {
 
     pub(crate) async fn npt_request(self: &Arc<Self>, push: &Notification, guest: &Guest) {
         if let Some((request, signed)) = self.verified::<NptRequest>(push, |r| r.session_id.as_str()).await {
+            let request = if self.config.dialect == Dialect::Current { request } else { request.without_seal() };
             match request.check() {
                 Some(request) if self.is_served(&request) => self.knock(guest, request, signed).await,
                 _ => self.cannot_serve(push, signed.id),

@@ -7,23 +7,29 @@ mod control;
 mod dialect;
 mod door;
 mod keys;
-mod limits;
+pub mod limits;
 mod permit;
 mod ping;
+mod replay;
 mod reply;
 mod request;
+mod sealed;
 mod span;
 mod ssh_key;
 
 pub use control::{ControlLine, ControlReader, ControlTooLong};
 pub use dialect::{BadDialect, Dialect};
-pub use door::{Denied, Door, Guest, Knocked};
+pub use door::{Admitted, Denied, Door, Guest, Knocked, LiveSession};
 pub use keys::{DirectionKey, EphemeralKey, SealedKeys, StreamKeys};
 pub use permit::{BadPermit, HostPort, PermitOpen};
 pub use ping::{Features, MissingFeature, PingResponse};
 pub use postern_identity::{BadDeviceName, DeviceName, EnrollmentClaim, EnrollmentFault, Envelope, EnvelopeError};
 pub use reply::{EphemeralSshKey, Reply, ReplyError};
 pub use request::{NptRequest, RelayAuth, RelayEnd, SessionRequest, SshRequest};
+pub use sealed::{
+    AsksSealed, BadOffer, Digest, Offer, Proof, RefusalCode, Refused, RelayAddress, RequestError, SealedOffer,
+    SealedReply, SealedRequest, SignedRequest,
+};
 pub use span::{BadSpan, parse_span};
 pub use ssh_key::{BadSshKey, SshPublicKey};
 

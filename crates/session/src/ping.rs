@@ -29,6 +29,9 @@ pub struct Features {
     pub supports_ram_escr: bool,
     /// Numbers its relay sockets, or opens them in the order in which they were asked for. Ours alone say so.
     pub numbers_sockets: bool,
+    /// Serves sealed sessions. Ours alone say so; absent when false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sealed: bool,
 }
 
 /// The heartbeat, also stored as `device_info`.
@@ -74,6 +77,7 @@ impl Features {
             twin_keys: has("twinKeys"),
             supports_ram_escr: has("supportsRamEscr"),
             numbers_sockets: has("numbersSockets"),
+            sealed: has("sealed"),
         }
     }
 
@@ -132,11 +136,12 @@ impl PingResponse {
         };
         match dialect {
             Dialect::Current => return self.print(),
-            Dialect::V5_11 => forget(&["numbersSockets"]),
-            Dialect::V5_6 => forget(&["numbersSockets", "controlChannelHeartbeats", "twinKeys", "supportsRamEscr"]),
+            Dialect::V5_11 => forget(&["numbersSockets", "sealed"]),
+            Dialect::V5_6 => forget(&["numbersSockets", "sealed", "controlChannelHeartbeats", "twinKeys", "supportsRamEscr"]),
             Dialect::C2024 => {
                 forget(&[
                     "numbersSockets",
+                    "sealed",
                     "controlChannelHeartbeats",
                     "twinKeys",
                     "supportsRamEscr",
@@ -189,10 +194,12 @@ mod tests {
             old.supported_features.missing(Features { accepts_public_keys: true, ..Features::default() }).is_none()
         );
         assert_eq!(PingResponse::parse("pong"), None);
-        let all = Features { adjustable_timeout: true, twin_keys: true, ..Features::default() };
+        let all = Features { adjustable_timeout: true, twin_keys: true, sealed: true, ..Features::default() };
         let ours = PingResponse { supported_features: all, allowed_services: vec!["*:*".into()], ..now.clone() };
         let heard = |dialect| PingResponse::parse(&ours.print_as(dialect)).unwrap();
-        assert_eq!(heard(Dialect::V5_11), ours);
+        assert_eq!(heard(Dialect::Current), ours);
+        let older = Features { sealed: false, ..all };
+        assert_eq!(heard(Dialect::V5_11), PingResponse { supported_features: older, ..ours.clone() });
         assert!(!heard(Dialect::V5_6).supported_features.twin_keys);
         assert!(heard(Dialect::V5_6).supported_features.adjustable_timeout);
         assert!(!heard(Dialect::C2024).supported_features.adjustable_timeout);

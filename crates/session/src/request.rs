@@ -5,6 +5,7 @@ use postern_rendezvous::RelayAuthKey;
 use serde::{Deserialize, Serialize};
 
 use crate::permit::HostPort;
+use crate::sealed::{BadOffer, SealedOffer, SealedRequest};
 
 /// The payload of `ssh_request`, fields in the order of the reference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +50,9 @@ pub struct SshRequest {
     /// The relay's atSign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay_atsign: Option<String>,
+    /// A sealed session is asked for; daemons that do not know the member pass it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<SealedOffer>,
 }
 
 /// The payload of `npt_request`, fields in the order of the reference.
@@ -98,6 +102,9 @@ pub struct NptRequest {
     /// The relay's atSign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay_atsign: Option<String>,
+    /// A sealed session is asked for; daemons that do not know the member pass it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<SealedOffer>,
 }
 
 /// Where the device meets the client.
@@ -157,12 +164,27 @@ const MAX_TIMEOUT_MS: u64 = 366 * 86_400_000;
 impl SshRequest {
     /// What a daemon of version 4 reads of it.
     pub fn as_version_4(self) -> Self {
-        Self { authenticate_to_rvd: None, encrypt_rvd_traffic: None, ..self }
+        Self { authenticate_to_rvd: None, encrypt_rvd_traffic: None, sealed: None, ..self }
     }
 
-    /// Checks and fills in. `sshd_port`: where the device's ssh server listens.
+    /// What a daemon reads of it that knows no sealed sessions.
+    pub fn without_seal(self) -> Self {
+        Self { sealed: None, ..self }
+    }
+
+    /// Checks the sealed session that it asks for; `None`: it asks for none.
+    ///
+    /// # Errors
+    /// See [`BadOffer`].
+    pub fn sealed_request(&self) -> Option<Result<SealedRequest, BadOffer>> {
+        let offer = self.sealed.as_ref()?;
+        Some(SealedRequest::check(&self.session_id, offer, true, None))
+    }
+
+    /// Checks and fills in. `sshd_port`: where the device's ssh server listens. A request for a sealed session gives
+    /// nothing: it is never answered by a session of 2024.
     pub fn check(self, sshd_port: u16) -> Option<SessionRequest> {
-        if !self.direct {
+        if !self.direct || self.sealed.is_some() {
             return None;
         }
         let (encrypt, pk) = (self.encrypt_rvd_traffic, self.client_ephemeral_pk);
@@ -189,10 +211,32 @@ impl SshRequest {
 }
 
 impl NptRequest {
-    /// Checks and fills in.
+    /// What a daemon reads of it that knows no sealed sessions.
+    pub fn without_seal(self) -> Self {
+        Self { sealed: None, ..self }
+    }
+
+    /// Checks the sealed session that it asks for; `None`: it asks for none. The target that the request may name for
+    /// other daemons counts for nothing: targets of a sealed session are named inside.
+    ///
+    /// # Errors
+    /// See [`BadOffer`].
+    pub fn sealed_request(&self) -> Option<Result<SealedRequest, BadOffer>> {
+        let offer = self.sealed.as_ref()?;
+        Some(SealedRequest::check(&self.session_id, offer, false, Some(self.idle())))
+    }
+
+    fn idle(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.timeout.unwrap_or(DEFAULT_TIMEOUT_MS).min(MAX_TIMEOUT_MS))
+    }
+
+    /// Checks and fills in. A request for a sealed session gives nothing: it is never answered by a session of 2024.
     pub fn check(self) -> Option<SessionRequest> {
+        if self.sealed.is_some() {
+            return None;
+        }
+        let idle = self.idle();
         let (encrypt, pk) = (self.encrypt_rvd_traffic, self.client_ephemeral_pk);
-        let timeout = self.timeout.unwrap_or(DEFAULT_TIMEOUT_MS).min(MAX_TIMEOUT_MS);
         let host = self.requested_host.trim().to_lowercase();
         if host.is_empty() || host.len() > 253 || self.requested_port == 0 {
             return None;
@@ -213,7 +257,7 @@ impl NptRequest {
             target: HostPort { host, port: self.requested_port },
             ephemeral_key: ephemeral(encrypt, pk, self.client_ephemeral_pk_type.as_deref())?,
             twin_keys: self.twin_keys == Some(true),
-            multi: Some(std::time::Duration::from_millis(timeout)),
+            multi: Some(idle),
             is_ssh: false,
         })
     }

@@ -55,6 +55,7 @@ fn npt() -> NptRequest {
         timeout: Some(30_000),
         twin_keys: None,
         relay_atsign: None,
+        sealed: None,
     }
 }
 
@@ -149,6 +150,7 @@ fn ssh_in_the_dialect_of_2024() {
         client_ephemeral_pk_type: Some("rsa2048".into()),
         twin_keys: None,
         relay_atsign: None,
+        sealed: None,
     };
     both_ways(
         &request,
@@ -185,6 +187,7 @@ fn npt_in_the_dialect_of_2025() {
         relay_auth_aes_key: Some(RelayAuthKey::new(key.clone())),
         twin_keys: Some(true),
         relay_atsign: Some("@r".into()),
+        sealed: None,
         ..npt()
     };
     both_ways(

@@ -297,6 +297,7 @@ impl Setup<'_> {
                     // Daemons that do not know the field ignore it and answer with one key.
                     twin_keys: common.dialect.has_twin_keys().then_some(true),
                     relay_atsign,
+                    sealed: None,
                 };
                 ("ssh_request", self.signed(&request, signing_key.as_ref()))
             }
@@ -318,6 +319,7 @@ impl Setup<'_> {
                     timeout: u64::try_from(timeout.as_millis()).ok(),
                     twin_keys: common.dialect.has_twin_keys().then_some(true),
                     relay_atsign,
+                    sealed: None,
                 };
                 ("npt_request", self.signed(&request, signing_key.as_ref()))
             }
