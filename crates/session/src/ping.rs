@@ -137,7 +137,9 @@ impl PingResponse {
         match dialect {
             Dialect::Current => return self.print(),
             Dialect::V5_11 => forget(&["numbersSockets", "sealed"]),
-            Dialect::V5_6 => forget(&["numbersSockets", "sealed", "controlChannelHeartbeats", "twinKeys", "supportsRamEscr"]),
+            Dialect::V5_6 => {
+                forget(&["numbersSockets", "sealed", "controlChannelHeartbeats", "twinKeys", "supportsRamEscr"])
+            }
             Dialect::C2024 => {
                 forget(&[
                     "numbersSockets",

@@ -5,7 +5,7 @@ use postern_rendezvous::RelayAuthKey;
 use serde::{Deserialize, Serialize};
 
 use crate::permit::HostPort;
-use crate::sealed::{BadOffer, SealedOffer, SealedRequest};
+use crate::sealed::{BadOffer, Offer, SealedOffer, SealedRequest};
 
 /// The payload of `ssh_request`, fields in the order of the reference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +167,28 @@ impl SshRequest {
         Self { authenticate_to_rvd: None, encrypt_rvd_traffic: None, sealed: None, ..self }
     }
 
+    /// A request for a sealed session and nothing else: the members of the session of 2024 are empty.
+    #[must_use]
+    pub fn sealed(session_id: &Uuid, offer: &Offer) -> Self {
+        Self {
+            direct: true,
+            session_id: session_id.to_string(),
+            host: String::new(),
+            port: 0,
+            authenticate_to_rvd: Some(false),
+            relay_auth_mode: None,
+            relay_auth_aes_key: None,
+            client_nonce: None,
+            rvd_nonce: None,
+            encrypt_rvd_traffic: Some(false),
+            client_ephemeral_pk: None,
+            client_ephemeral_pk_type: None,
+            twin_keys: None,
+            relay_atsign: None,
+            sealed: Some(offer.to_wire()),
+        }
+    }
+
     /// What a daemon reads of it that knows no sealed sessions.
     pub fn without_seal(self) -> Self {
         Self { sealed: None, ..self }
@@ -211,6 +233,31 @@ impl SshRequest {
 }
 
 impl NptRequest {
+    /// A request for a sealed session and nothing else: the members of the session of 2024 are empty. `idle`: how long the
+    /// session lives without connections; `None`: as the device will.
+    #[must_use]
+    pub fn sealed(session_id: &Uuid, offer: &Offer, idle: Option<std::time::Duration>) -> Self {
+        Self {
+            session_id: session_id.to_string(),
+            rvd_host: String::new(),
+            rvd_port: 0,
+            requested_port: 0,
+            requested_host: String::new(),
+            authenticate_to_rvd: Some(false),
+            relay_auth_mode: None,
+            relay_auth_aes_key: None,
+            client_nonce: None,
+            rvd_nonce: None,
+            encrypt_rvd_traffic: Some(false),
+            client_ephemeral_pk: None,
+            client_ephemeral_pk_type: None,
+            timeout: idle.map(|idle| u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)),
+            twin_keys: None,
+            relay_atsign: None,
+            sealed: Some(offer.to_wire()),
+        }
+    }
+
     /// What a daemon reads of it that knows no sealed sessions.
     pub fn without_seal(self) -> Self {
         Self { sealed: None, ..self }

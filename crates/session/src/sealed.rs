@@ -493,3 +493,78 @@ impl fmt::Display for RequestError {
 }
 
 impl std::error::Error for RequestError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NPT: &str = r#"{"sessionId":"6f9619ff-8b86-4d01-b42d-00cf4fc964ff","rvdHost":"","rvdPort":0,"requestedPort":0,"requestedHost":"","authenticateToRvd":false,"clientNonce":null,"rvdNonce":null,"encryptRvdTraffic":false,"clientEphemeralPK":null,"clientEphemeralPKType":null,"timeout":null,"sealed":{"v":1,"hello":"FgMBAAEA","to":"@device","device":"gw-17","iat":1800000000000,"exp":1800000030000,"nonce":"AAAAAAAAAAAAAAAAAAAAAA==","epoch":0,"resume":600,"relays":[{"host":"r.example","port":443,"tls":true}],"only":true}}"#;
+
+    fn check(text: &str) -> Result<SealedRequest, BadOffer> {
+        serde_json::from_str::<NptRequest>(text).unwrap().sealed_request().unwrap()
+    }
+
+    #[test]
+    fn a_sealed_request_as_it_travels() {
+        let request = check(NPT).unwrap();
+        let printed = NptRequest::sealed(&request.session_id, &request.offer, None);
+        assert_eq!(serde_json::to_string(&printed).unwrap(), NPT);
+        assert_eq!(printed.without_seal().sealed_request(), None);
+        assert_eq!(request.idle, Some(Duration::from_secs(60)));
+        assert_eq!(request.offer.relays[0].to_string(), "r.example:443");
+    }
+
+    /// Whatever its other members say, it is never a session of 2024.
+    #[test]
+    fn a_request_with_a_seal_gives_no_session_of_2024() {
+        let full = NPT.replace(
+            r#""rvdHost":"","rvdPort":0,"requestedPort":0,"requestedHost":"""#,
+            r#""rvdHost":"r","rvdPort":1,"requestedPort":22,"requestedHost":"localhost""#,
+        );
+        let request: NptRequest = serde_json::from_str(&full).unwrap();
+        assert!(request.clone().check().is_none() && request.clone().without_seal().check().is_some());
+        let broken: NptRequest = serde_json::from_str(&full.replace(r#""v":1"#, r#""v":2"#)).unwrap();
+        assert!(broken.check().is_none());
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_named() {
+        let relay = r#"{"host":"r.example","port":443,"tls":true}"#;
+        for (from, to, wanted) in [
+            (r#""v":1"#, r#""v":2"#.to_owned(), BadOffer::Version),
+            ("FgMBAAEA", String::new(), BadOffer::Member("hello")),
+            ("FgMBAAEA", "not base64".into(), BadOffer::Member("hello")),
+            ("FgMBAAEA", encode_base64(&vec![0; HELLO_BYTES + 1]), BadOffer::Member("hello")),
+            ("@device", "@".into(), BadOffer::Member("to")),
+            ("gw-17", "-".into(), BadOffer::Member("device")),
+            ("1800000030000", "1800000060001".into(), BadOffer::Member("exp")),
+            ("1800000030000", "1800000000000".into(), BadOffer::Member("exp")),
+            ("1800000030000", "0".into(), BadOffer::Member("exp")),
+            ("AAAAAAAAAAAAAAAAAAAAAA==", "AAAA".into(), BadOffer::Member("nonce")),
+            (r#""resume":600"#, r#""resume":86401"#.into(), BadOffer::Member("resume")),
+            (relay, [relay; OFFERED_RELAYS + 1].join(","), BadOffer::Member("relays")),
+            ("r.example", r"r\n!full".into(), BadOffer::Member("relays")),
+            (r#""port":443"#, r#""port":0"#.into(), BadOffer::Member("relays")),
+            ("6f9619ff-", "publickey-".into(), BadOffer::Member("sessionId")),
+        ] {
+            assert_eq!(check(&NPT.replace(from, &to)).err(), Some(wanted), "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn refusals_keep_codes_that_we_do_not_know() {
+        let id = Uuid::from_random([1; 16]);
+        for (code, _) in RefusalCode::NAMES {
+            let refused = Refused::new(code, "why", &id, [2; 32], 5);
+            let text = serde_json::to_string(&refused).unwrap();
+            assert_eq!(serde_json::from_str::<Refused>(&text).unwrap(), refused);
+            assert!(refused.answers(&id, [2; 32]) && !refused.answers(&id, [3; 32]));
+            assert!(!refused.answers(&Uuid::from_random([2; 16]), [2; 32]));
+        }
+        let newer: RefusalCode = serde_json::from_str(r#""on_fire""#).unwrap();
+        assert_eq!(
+            (newer.clone(), serde_json::to_string(&newer).unwrap()),
+            (RefusalCode::Unknown("on_fire".into()), r#""on_fire""#.into())
+        );
+    }
+}

@@ -20,6 +20,7 @@ mod plan;
 mod ready;
 mod session;
 mod slot;
+mod tls;
 
 pub use end::{End, EndFault, Facts, Knocking};
 pub use ended::{Ended, Progress, State, StreamRefused, Why};
