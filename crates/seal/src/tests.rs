@@ -9,7 +9,7 @@ use postern_identity::{
     DeviceName, Envelope, Expected, Label, Statement, StatementError, Voucher, VoucherClaim, limits,
 };
 use postern_proto::{AtSign, SigningKeyName, Uuid};
-use postern_session::{Admitted, Door, Guest, NptRequest, Offer, PermitOpen, Proof, RelayAddress, SignedRequest};
+use postern_session::{Admitted, Door, Guest, NptRequest, Offer, PermitOpen, Proof, SignedRequest};
 use rustls::ServerConnection;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
@@ -78,7 +78,7 @@ impl Scene {
             nonce: postern_crypto::random(),
             epoch: 0,
             resume: Duration::from_secs(600),
-            relays: vec![RelayAddress { host: "relay.example".into(), port: 443, tls: false }],
+            relays: Vec::new(),
             only: true,
         };
         let request = NptRequest::sealed(&session_id, &offer, None);

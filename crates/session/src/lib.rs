@@ -27,8 +27,8 @@ pub use postern_identity::{BadDeviceName, DeviceName, EnrollmentClaim, Enrollmen
 pub use reply::{EphemeralSshKey, Reply, ReplyError};
 pub use request::{NptRequest, RelayAuth, RelayEnd, SessionRequest, SshRequest};
 pub use sealed::{
-    AsksSealed, BadOffer, Digest, Offer, Proof, RefusalCode, Refused, RelayAddress, RequestError, SealedOffer,
-    SealedReply, SealedRequest, SignedRequest,
+    AsksSealed, BadOffer, Digest, Offer, Proof, RefusalCode, Refused, RequestError, SealedOffer, SealedReply,
+    SealedRequest, SignedRequest,
 };
 pub use span::{BadSpan, parse_span};
 pub use ssh_key::{BadSshKey, SshPublicKey};

@@ -22,9 +22,6 @@ pub const HELLO_BYTES: usize = 4 * 1024;
 /// Most relays in one request: each is tried in turn, and a try may take seconds.
 pub const OFFERED_RELAYS: usize = 4;
 
-/// Longest host name. Source: RFC 1035.
-pub const HOST_BYTES: usize = 253;
-
 /// Longest life of a sealed request in milliseconds: an atServer holds it for a minute.
 pub const REQUEST_LIFE_MS: u64 = 60_000;
 

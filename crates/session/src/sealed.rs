@@ -8,10 +8,12 @@ use std::time::Duration;
 use postern_crypto::{decode_base64, encode_base64};
 use postern_identity::{DeviceName, Envelope, StatementError, Voucher};
 use postern_proto::{AtSign, Uuid};
+use postern_rendezvous::RelayPlace;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Value as Json, json};
 
-use crate::limits::{HELLO_BYTES, HOST_BYTES, HOST_KEYS, OFFERED_RELAYS, REQUEST_LIFE_MS, RESUME_SECONDS};
+use crate::limits::{HELLO_BYTES, HOST_KEYS, OFFERED_RELAYS, REQUEST_LIFE_MS, RESUME_SECONDS};
 use crate::request::{NptRequest, SshRequest};
 
 /// Version of everything here.
@@ -31,7 +33,8 @@ pub struct SealedOffer {
     nonce: String,
     epoch: u32,
     resume: u32,
-    relays: Vec<RelayAddress>,
+    /// [`RelayPlace`]s.
+    relays: Vec<Json>,
     only: bool,
 }
 
@@ -55,20 +58,9 @@ pub struct Offer {
     /// How long both ends wait for a lost connection, at most; zero: they do not.
     pub resume: Duration,
     /// Where to meet, the best first; may be empty when the request names the relay of a session of 2024.
-    pub relays: Vec<RelayAddress>,
+    pub relays: Vec<RelayPlace>,
     /// The client will not have a session of 2024.
     pub only: bool,
-}
-
-/// Where a relay is reached.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct RelayAddress {
-    /// Name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// The port speaks TLS first.
-    pub tls: bool,
 }
 
 /// Why an offer cannot be served. Whoever sent it wrote it wrong, or is newer than we are.
@@ -233,7 +225,7 @@ impl Offer {
             nonce: encode_base64(&self.nonce),
             epoch: self.epoch,
             resume: u32::try_from(self.resume.as_secs()).unwrap_or(u32::MAX).min(RESUME_SECONDS),
-            relays: self.relays.clone(),
+            relays: self.relays.iter().map(|place| json!(place)).collect(),
             only: self.only,
         }
     }
@@ -265,9 +257,10 @@ impl SealedOffer {
         if self.resume > RESUME_SECONDS {
             return Err(bad("resume"));
         }
-        if self.relays.len() > OFFERED_RELAYS || !self.relays.iter().all(RelayAddress::is_good) {
+        if self.relays.len() > OFFERED_RELAYS {
             return Err(bad("relays"));
         }
+        let relays = self.relays.iter().map(RelayPlace::deserialize).collect::<Result<_, _>>();
         Ok(Offer {
             hello,
             to: AtSign::parse(&self.to).map_err(|_| bad("to"))?,
@@ -277,27 +270,9 @@ impl SealedOffer {
             nonce,
             epoch: self.epoch,
             resume: Duration::from_secs(self.resume.into()),
-            relays: self.relays.clone(),
+            relays: relays.map_err(|_| bad("relays"))?,
             only: self.only,
         })
-    }
-}
-
-impl RelayAddress {
-    /// A name or an address that can be dialled; nothing that could end a line or a header.
-    #[must_use]
-    pub fn is_good(&self) -> bool {
-        let good = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]%".contains(&byte);
-        !self.host.is_empty() && self.host.len() <= HOST_BYTES && self.port > 0 && self.host.bytes().all(good)
-    }
-}
-
-impl fmt::Display for RelayAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') && !self.host.starts_with('[') {
-            return write!(f, "[{}]:{}", self.host, self.port);
-        }
-        write!(f, "{}:{}", self.host, self.port)
     }
 }
 
@@ -498,7 +473,7 @@ impl std::error::Error for RequestError {}
 mod tests {
     use super::*;
 
-    const NPT: &str = r#"{"sessionId":"6f9619ff-8b86-4d01-b42d-00cf4fc964ff","rvdHost":"","rvdPort":0,"requestedPort":0,"requestedHost":"","authenticateToRvd":false,"clientNonce":null,"rvdNonce":null,"encryptRvdTraffic":false,"clientEphemeralPK":null,"clientEphemeralPKType":null,"timeout":null,"sealed":{"v":1,"hello":"FgMBAAEA","to":"@device","device":"gw-17","iat":1800000000000,"exp":1800000030000,"nonce":"AAAAAAAAAAAAAAAAAAAAAA==","epoch":0,"resume":600,"relays":[{"host":"r.example","port":443,"tls":true}],"only":true}}"#;
+    const NPT: &str = r#"{"sessionId":"6f9619ff-8b86-4d01-b42d-00cf4fc964ff","rvdHost":"","rvdPort":0,"requestedPort":0,"requestedHost":"","authenticateToRvd":false,"clientNonce":null,"rvdNonce":null,"encryptRvdTraffic":false,"clientEphemeralPK":null,"clientEphemeralPKType":null,"timeout":null,"sealed":{"v":1,"hello":"FgMBAAEA","to":"@device","device":"gw-17","iat":1800000000000,"exp":1800000030000,"nonce":"AAAAAAAAAAAAAAAAAAAAAA==","epoch":0,"resume":600,"relays":[{"relay":"@r","host":"r.example","port":443,"tls":true}],"only":true}}"#;
 
     fn check(text: &str) -> Result<SealedRequest, BadOffer> {
         serde_json::from_str::<NptRequest>(text).unwrap().sealed_request().unwrap()
@@ -511,7 +486,7 @@ mod tests {
         assert_eq!(serde_json::to_string(&printed).unwrap(), NPT);
         assert_eq!(printed.without_seal().sealed_request(), None);
         assert_eq!(request.idle, Some(Duration::from_secs(60)));
-        assert_eq!(request.offer.relays[0].to_string(), "r.example:443");
+        assert_eq!(request.offer.relays[0].to_string(), "@r at r.example:443 (TLS)");
     }
 
     /// Whatever its other members say, it is never a session of 2024.
@@ -529,7 +504,7 @@ mod tests {
 
     #[test]
     fn what_is_out_of_bounds_is_named() {
-        let relay = r#"{"host":"r.example","port":443,"tls":true}"#;
+        let relay = r#"{"relay":"@r","host":"r.example","port":443,"tls":true}"#;
         for (from, to, wanted) in [
             (r#""v":1"#, r#""v":2"#.to_owned(), BadOffer::Version),
             ("FgMBAAEA", String::new(), BadOffer::Member("hello")),
