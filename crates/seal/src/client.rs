@@ -53,7 +53,7 @@ pub struct Waiting {
 
 enum State {
     Handshake(Box<ClientConnection>),
-    Done(Done),
+    Done(Box<Done>),
     /// The handshake came to nothing.
     Failed,
 }
@@ -142,7 +142,7 @@ impl Waiting {
             self.state = if connection.is_handshaking() {
                 State::Handshake(connection)
             } else {
-                State::Done(Done::new(*connection)?)
+                State::Done(Box::new(Done::new(*connection)?))
             };
         }
         let State::Done(done) = &mut self.state else { return Ok(taken) };
