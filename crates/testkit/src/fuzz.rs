@@ -3,11 +3,14 @@
 //!
 //! Every function must return for every input: a panic is a finding.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use postern_crypto::{AeadAlgorithm, AesKey, AtKeys, Iv, encode_base64};
-use postern_identity::{Fingerprint, Pins, Verdict};
-use postern_proto::{AtKey, AtSign, DirectoryAnswer, DirectoryQuery, LineReader, Request, ServerLine};
+use postern_crypto::{AeadAlgorithm, AesKey, AtKeys, Ed25519PrivateKey, Iv, RsaPrivateKey, encode_base64};
+use postern_identity::{Expected as Vouched, Fingerprint, Pins, Statement, Verdict, Voucher, VoucherClaim};
+use postern_proto::{
+    AtKey, AtSign, DirectoryAnswer, DirectoryQuery, LineReader, Request, ServerLine, SigningKeyName, Uuid,
+};
 use postern_rendezvous::hints::{DiscoverRequest, Discovered, Latencies, ModesHint, RelayMap};
 use postern_rendezvous::{
     AdvertisedKeys, AuthLine, Challenge, EscrLine, EscrParties, Expected, Refusal, RelayPlace, RelayRecord, RelayReply,
@@ -16,9 +19,10 @@ use postern_rendezvous::{
 use postern_rules::manage::Operation;
 use postern_rules::rpc;
 use postern_rules::{Answer, FileRules, Group, Question, RuleFile, Tables};
-use postern_seal::Records;
+use postern_seal::{Answer as SealAnswer, Asked, DeviceEnd, Knock, Records};
 use postern_session::{
-    ControlReader, DeviceName, Envelope, NptRequest, PermitOpen, PingResponse, SshPublicKey, SshRequest, parse_span,
+    Admitted, ControlReader, DeviceName, Door, Envelope, Guest, NptRequest, Offer, PermitOpen, PingResponse, Proof,
+    Refused, SealedReply, SignedRequest, SshPublicKey, SshRequest, parse_span,
 };
 
 use postern_streams::{Event, Side, Streams, limits as streams_limits};
@@ -27,7 +31,7 @@ use postern_streams::{Event, Side, Streams, limits as streams_limits};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 24] = [
     ("request", request),
     ("server_line", server_line),
     ("directory", directory),
@@ -50,6 +54,8 @@ pub const TARGETS: [Target; 22] = [
     ("policy_tables", policy_tables),
     ("stream_frames", stream_frames),
     ("sealed_records", sealed_records),
+    ("sealed_words", sealed_words),
+    ("sealed_handshake", sealed_handshake),
 ];
 
 /// A line to an atServer. What is understood prints as something that is understood the same way.
@@ -436,4 +442,125 @@ pub fn sealed_records(bytes: &[u8]) {
     // Version bytes are covered by the tag as everything else is; a longer length waits for what never comes.
     assert!(outcome.is_err() || outcome.is_ok_and(|taken| taken < tls.len()), "a changed record was taken");
     assert!(text.starts_with(&said), "something came out that was not said");
+}
+
+/// What is said in and around sealed sessions: an offer within its bounds prints as the same offer; refusals, replies and
+/// proofs print as themselves.
+pub fn sealed_words(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let _ = VoucherClaim::parse(text);
+    if let Ok(statement) = Statement::parse(text) {
+        let (_, _) = (statement.voucher().is_ok(), statement.hash());
+    }
+    if let Ok(request) = serde_json::from_str::<NptRequest>(text)
+        && let Some(Ok(sealed)) = request.sealed_request()
+    {
+        assert_eq!(sealed.offer.to_wire().check(), Ok(sealed.offer.clone()));
+        assert!(request.check().is_none(), "a sealed request became a session of 2024");
+    }
+    if let Ok(request) = serde_json::from_str::<SshRequest>(text)
+        && request.sealed_request().is_some()
+    {
+        assert!(request.check(22).is_none(), "a sealed request became a session of 2024");
+    }
+    same_when_printed::<Refused>(text);
+    same_when_printed::<SealedReply>(text);
+    same_when_printed::<Proof>(text);
+}
+
+fn same_when_printed<T>(text: &str)
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    let Ok(value) = serde_json::from_str::<T>(text) else { return };
+    let printed = serde_json::to_string(&value).expect("our types are JSON");
+    assert_eq!(serde_json::from_str::<T>(&printed).expect("it was printed"), value);
+}
+
+/// An admitted request and the device's key: made once, for they cost what RSA costs.
+static ADMITTED: LazyLock<(Admitted, Ed25519PrivateKey)> = LazyLock::new(|| {
+    let key = RsaPrivateKey::generate().expect("keys can be made");
+    let identity = Ed25519PrivateKey::generate().expect("keys can be made");
+    let (client, to) = (at_sign("client"), at_sign("device"));
+    let name = SigningKeyName::new(None, &client).expect("the first enrolment has a name");
+    let issued = Voucher::issue(&identity.public_key(), None, &key, (&name, &key), 0, 1000);
+    let text = issued.expect("the key signs");
+    let public = key.public_key().expect("it has one");
+    let claim = VoucherClaim::parse(&text).expect("it was printed");
+    let voucher = claim.believe(Vouched { at_sign: &client, device: None }, &public, None, 0).expect("it is true");
+    let (_, hello) = Knock::new().expect("there is randomness");
+    let device = device();
+    let offer = Offer {
+        hello,
+        to: to.clone(),
+        device: device.clone(),
+        issued_ms: 0,
+        expires_ms: 1000,
+        nonce: [0; 16],
+        epoch: 0,
+        resume: Duration::ZERO,
+        relays: Vec::new(),
+        only: true,
+    };
+    let request = NptRequest::sealed(&Uuid::from_random([1; 16]), &offer, None);
+    let signed = Envelope::sign_sealed(&request, &key, None, (&identity, &text)).expect("the key signs");
+    let envelope = Envelope::parse(&signed).expect("it was printed");
+    let signed = SignedRequest::verify::<NptRequest>(&envelope, voucher, &to, &device).expect("it is true");
+    let guest = Guest::by_policy(&client, PermitOpen::nothing());
+    let admitted = Door::new(PermitOpen::nothing()).knock_sealed(&guest, signed, 22, None, 0).expect("it is new");
+    (admitted, identity)
+});
+
+fn at_sign(name: &str) -> AtSign {
+    AtSign::parse(name).expect("a good name")
+}
+
+fn device() -> DeviceName {
+    DeviceName::parse("gw-17").expect("a good name")
+}
+
+/// Bytes from a relay where a handshake is expected, at either end, at once and byte by byte: nobody is believed and nothing
+/// comes out.
+pub fn sealed_handshake(bytes: &[u8]) {
+    let (admitted, identity) = &*ADMITTED;
+    let (own, device) = (at_sign("device"), device());
+    for piece in [bytes.len().max(1), 1] {
+        let answer = SealAnswer {
+            at_sign: &own,
+            device: &device,
+            identity,
+            voucher: "{}",
+            resume: Duration::ZERO,
+            ssh_host_keys: &[],
+            now_ms: 0,
+        };
+        let mut end = DeviceEnd::accept(admitted, &answer).expect("the hello is ours");
+        let mut waiting = Vec::new();
+        for piece in bytes.chunks(piece) {
+            waiting.extend_from_slice(piece);
+            match end.read(&mut waiting, &mut |_| panic!("something was heard")) {
+                Ok(taken) => drop(waiting.drain(..taken)),
+                Err(_) => break,
+            }
+            assert!(!end.proven());
+        }
+        let (knock, _) = Knock::new().expect("there is randomness");
+        let asked = Asked {
+            request: [0; 32],
+            session_id: Uuid::from_random([1; 16]),
+            epoch: 0,
+            at_sign: own.clone(),
+            device: device.clone(),
+            own: at_sign("client"),
+        };
+        let (mut client, mut waiting) = (knock.asked(asked), Vec::new());
+        for piece in bytes.chunks(piece) {
+            waiting.extend_from_slice(piece);
+            match client.read(&waiting) {
+                Ok(taken) => drop(waiting.drain(..taken)),
+                Err(_) => break,
+            }
+            assert!(client.reply().is_none());
+        }
+    }
 }
