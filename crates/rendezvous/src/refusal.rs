@@ -112,7 +112,10 @@ impl Refusal {
             return None;
         }
         let word = std::str::from_utf8(word).ok()?;
-        let text = String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).collect();
+        let mut text: String = String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).collect();
+        // What stands for a byte that is no text is longer than the byte: cut as `line` cuts.
+        let room = REFUSAL_BYTES.saturating_sub("! \n".len() + word.len());
+        text.truncate((0..=room).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0));
         Some(Self { code: RefusalCode::parse(word), text })
     }
 }
@@ -147,6 +150,16 @@ mod tests {
         }
         let long = Refusal::new(RefusalCode::Full, "é".repeat(1000)).line();
         assert!(long.len() <= REFUSAL_BYTES && Refusal::parse(long.as_bytes()).is_some());
+    }
+
+    /// Bytes that are no text become longer when they are read.
+    #[test]
+    fn regression_a_refusal_that_grew_in_reading_prints_as_it_was_read() {
+        let mut line = b"!full ".to_vec();
+        line.resize(REFUSAL_BYTES - 1, 0xff);
+        let read = Refusal::parse(&line).unwrap();
+        assert!(read.line().len() <= REFUSAL_BYTES);
+        assert_eq!(Refusal::parse(read.line().as_bytes()), Some(read));
     }
 
     proptest! {
