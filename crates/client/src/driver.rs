@@ -47,6 +47,8 @@ pub(crate) struct Driver {
     pub(crate) stop: CancellationToken,
     known: Option<ServerAddress>,
     addresses: Option<AddressBook>,
+    /// Told once, when the first proof is under way.
+    reached: Option<oneshot::Sender<()>>,
     /// Server time of the last notification: a reconnect asks for what came after.
     heard_until: Option<Millis>,
     /// Our time of the first login: what a reconnect asks for when nothing was heard before the link was lost. A wrong
@@ -72,6 +74,7 @@ impl Driver {
             pushes,
             stop,
             known: None,
+            reached: None,
             heard_until: None,
             connected_at: None,
             recent: VecDeque::new(),
@@ -80,7 +83,12 @@ impl Driver {
 
     /// Logs in, tells how that went, and serves until stopped. Requests that wait by then go out behind the proof, where
     /// the server takes several at a time.
-    pub(crate) async fn start(mut self, outcome: oneshot::Sender<Result<(), ClientError>>) {
+    pub(crate) async fn start(
+        mut self,
+        reached: oneshot::Sender<()>,
+        outcome: oneshot::Sender<Result<(), ClientError>>,
+    ) {
+        self.reached = Some(reached);
         let stop = self.stop.clone();
         let login = tokio::select! {
             biased;
@@ -155,6 +163,9 @@ impl Driver {
             self.gather(&mut lines, &mut talk, first);
         }
         wire.send(&lines).await?;
+        if let Some(reached) = self.reached.take() {
+            let _ = reached.send(()); // of interest to those who measure
+        }
         loop {
             tokio::select! {
                 biased; // the answer first: it makes everything else allowed

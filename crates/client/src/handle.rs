@@ -32,15 +32,27 @@ pub struct Inbox {
 }
 
 /// How a login that was begun goes.
-pub struct Login(oneshot::Receiver<Result<(), ClientError>>);
+pub struct Login {
+    reached: Option<oneshot::Receiver<()>>,
+    outcome: oneshot::Receiver<Result<(), ClientError>>,
+}
 
 impl Login {
+    /// Waits until the atServer is reached: the proof is under way, and what was asked by then with it. Returns at once
+    /// the second time, and when it will never be.
+    pub async fn reached(&mut self) {
+        if let Some(reached) = self.reached.take() {
+            // A driver that gave up has said why elsewhere.
+            let _ = reached.await;
+        }
+    }
+
     /// Waits for it.
     ///
     /// # Errors
     /// The server cannot be reached, or refused our proof.
     pub async fn outcome(self) -> Result<(), ClientError> {
-        self.0.await.unwrap_or(Err(ClientError::Stopped))
+        self.outcome.await.unwrap_or(Err(ClientError::Stopped))
     }
 }
 
@@ -65,11 +77,12 @@ impl Client {
         let (calls, call_receiver) = mpsc::channel(OUTBOX);
         let (push_sender, pushes) = mpsc::channel(INBOX);
         let (told, outcome) = oneshot::channel();
+        let (at_server, reached) = oneshot::channel();
         let stop = tasks.token().child_token();
         let driver = Driver::new(settings, identity.clone(), addresses, call_receiver, push_sender, stop);
-        tasks.spawn(driver.start(told));
+        tasks.spawn(driver.start(at_server, told));
         let inner = Inner { identity, calls, sharing: Sharing::default() };
-        (Self { inner: Arc::new(inner) }, Inbox { pushes }, Login(outcome))
+        (Self { inner: Arc::new(inner) }, Inbox { pushes }, Login { reached: Some(reached), outcome })
     }
 
     /// Who we are.

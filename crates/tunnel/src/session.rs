@@ -98,9 +98,12 @@ pub(crate) async fn establish(
         monitor: Some(monitor_regex(common, &session)),
     };
     // The first requests do not wait for the login's answer: they travel behind the proof.
-    let (client, mut inbox, login) = Client::begin(identity, settings, AddressBook::usual(), tasks);
+    let (client, mut inbox, mut login) = Client::begin(identity, settings, AddressBook::usual(), tasks);
     let refused = async {
-        match steps.follow("login", 3, 3, login.outcome()).await {
+        // TCP, TLS, and the claim with the directory's question.
+        steps.follow("reaching the atServer", 3, 2, login.reached()).await;
+        steps.nothing_before_now();
+        match steps.follow("login", 1, 1, login.outcome()).await {
             Ok(()) => std::future::pending().await,
             Err(error) => error,
         }

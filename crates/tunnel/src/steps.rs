@@ -1,6 +1,6 @@
 //! What the user sees while a session is set up.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
 use postern_observe::{Verbosity, say};
@@ -11,6 +11,8 @@ pub(crate) struct Steps {
     started: Instant,
     manner: Manner,
     done: RefCell<Vec<Done>>,
+    /// Before that nothing that was asked could travel, milliseconds.
+    open_ms: Cell<f64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,6 +22,10 @@ enum Manner {
     Timed,
 }
 
+/// Two moments closer than this are one: a task wakes, and then the next.
+const SAME_MS: f64 = 0.5;
+
+#[derive(Clone, Debug, PartialEq)]
 struct Done {
     what: &'static str,
     from_ms: f64,
@@ -35,7 +41,7 @@ impl Steps {
             (_, true) => Manner::Quiet,
             _ => Manner::Plain,
         };
-        Self { started: Instant::now(), manner, done: RefCell::default() }
+        Self { started: Instant::now(), manner, done: RefCell::default(), open_ms: Cell::default() }
     }
 
     /// A line of progress.
@@ -57,11 +63,18 @@ impl Steps {
     ) -> T {
         let from_ms = self.now_ms();
         let out = work.await;
+        // What waited for the atServer to be reached has begun when it was.
+        let from_ms = if messages > 0 { from_ms.max(self.open_ms.get()) } else { from_ms };
         self.done.borrow_mut().push(Done { what, from_ms, to_ms: self.now_ms(), trips, messages });
         out
     }
 
-    /// The table of steps, for `--verbose`.
+    /// The atServer is reached: what was to be sent to it travels from now on.
+    pub(crate) fn nothing_before_now(&self) {
+        self.open_ms.set(self.now_ms());
+    }
+
+    /// The table of steps and the critical path, for `--verbose`.
     pub(crate) fn report(&self) {
         if self.manner != Manner::Timed {
             return;
@@ -86,9 +99,94 @@ impl Steps {
             self.now_ms(),
             self.now_ms()
         ));
+        let end = self.now_ms();
+        let path = critical_path(&self.done.borrow(), end);
+        say("critical path: what the first byte waited for");
+        let (mut trips, mut waited) = (0, 0.0);
+        for step in &path {
+            let took = step.to_ms - step.from_ms;
+            say(format_args!("{took:8.1} ms  {:>2} round trips  {}", step.trips, step.what));
+            trips += step.trips;
+            waited += took;
+        }
+        say(format_args!("{:8.1} ms                  work of our own between them", end - waited));
+        say(format_args!("{end:8.1} ms  {trips:>2} round trips  from the start"));
     }
 
     fn now_ms(&self) -> f64 {
         self.started.elapsed().as_secs_f64() * 1000.0
+    }
+}
+
+/// The chain of steps that ended at `end`: each began when the one before it was done. Of steps side by side it holds the
+/// one that the next waited for, which is the last to end.
+fn critical_path(done: &[Done], end: f64) -> Vec<Done> {
+    let mut path = Vec::new();
+    let mut cursor = end;
+    while let Some(step) = done
+        .iter()
+        .filter(|step| step.to_ms <= cursor + SAME_MS && step.from_ms + SAME_MS < cursor)
+        .max_by(|a, b| a.to_ms.total_cmp(&b.to_ms))
+    {
+        cursor = step.from_ms;
+        // Steps may touch: what is counted once is not counted again.
+        let to_ms = path.last().map_or(step.to_ms, |next: &Done| step.to_ms.min(next.from_ms));
+        path.push(Done { to_ms, ..step.clone() });
+    }
+    path.reverse();
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(what: &'static str, from_ms: f64, to_ms: f64, trips: u32) -> Done {
+        Done { what, from_ms, to_ms, trips, messages: trips }
+    }
+
+    #[test]
+    fn the_critical_path_is_the_chain_of_those_that_were_waited_for() {
+        let done = [
+            step("key of ours", 0.0, 80.0, 0),
+            step("reach", 1.0, 151.0, 3),
+            step("login", 151.0, 201.0, 1),
+            step("signing key", 151.0, 201.2, 1),
+            step("user name", 151.0, 251.0, 1),
+            step("relay", 201.3, 301.0, 2),
+            step("dial", 301.1, 352.0, 1),
+            step("request", 302.0, 455.0, 3),
+        ];
+        let names = |end| critical_path(&done, end).iter().map(|step| step.what).collect::<Vec<_>>();
+        assert_eq!(names(456.0), ["reach", "signing key", "relay", "request"]);
+        assert_eq!(names(252.0), ["reach", "user name"]);
+        assert_eq!(names(0.0), [""; 0]);
+    }
+
+    #[test]
+    fn no_stretch_of_time_is_counted_twice_and_every_chain_ends() {
+        let done =
+            [step("a", 0.0, 10.2, 1), step("b", 10.0, 20.3, 1), step("c", 20.0, 30.0, 1), step("c", 20.0, 30.0, 1)];
+        let path = critical_path(&done, 30.0);
+        assert_eq!(path.iter().map(|step| step.what).collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert!(path.iter().map(|step| step.to_ms - step.from_ms).sum::<f64>() <= 30.0);
+        assert_eq!(critical_path(&[step("no time at all", 5.0, 5.0, 1)], 5.0), []);
+    }
+
+    #[tokio::test]
+    async fn what_waited_for_the_server_begins_when_it_was_reached() {
+        let steps = Steps::new(true, Verbosity::Quiet);
+        let (tell, told) = tokio::sync::oneshot::channel::<()>();
+        let asked = steps.follow("asked", 1, 1, told);
+        let dialled = steps.follow("dialled", 1, 0, std::future::ready(()));
+        let reached = async {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            steps.nothing_before_now();
+            let _ = tell.send(());
+        };
+        let _ = tokio::join!(asked, dialled, reached);
+        let done = steps.done.borrow();
+        let from = |what| done.iter().find(|step| step.what == what).map(|step| step.from_ms).unwrap_or(-1.0);
+        assert!(from("asked") >= 5.0 && from("dialled") < 5.0, "{done:?}");
     }
 }
