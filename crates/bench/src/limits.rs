@@ -37,6 +37,8 @@ pub(crate) const CPU_SHARES: &str = "102400";
 
 /// One-way delay of the line: 50 ms round trips between any two hosts.
 pub(crate) const LINE_DELAY: Duration = Duration::from_millis(25);
+/// Further one-way delays of the set-up table: between them what a machine computes drops out, and round trips remain.
+pub(crate) const SLOPE_DELAYS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(50)];
 /// Packets one output of the line holds back: 25 ms of a gigabit in 1,500-byte
 /// packets is 2,100; more are dropped, as a router would.
 pub(crate) const LINE_QUEUE: usize = 4096;

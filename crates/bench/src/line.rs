@@ -32,7 +32,7 @@ pub(crate) struct Line {
 
 struct Shared {
     ports: Vec<Port>,
-    delay: Duration,
+    delay_us: AtomicU64,
     loss_ppm: AtomicU32,
     stop: AtomicBool,
     counts: Counts,
@@ -95,7 +95,7 @@ impl Line {
         }
         let shared = Arc::new(Shared {
             ports,
-            delay,
+            delay_us: AtomicU64::new(micros(delay)),
             loss_ppm: AtomicU32::new(0),
             stop: AtomicBool::new(false),
             counts: Counts::default(),
@@ -113,6 +113,11 @@ impl Line {
     /// Loses so many packets of a million from now on, each way.
     pub(crate) fn set_loss(&self, ppm: u32) {
         self.shared.loss_ppm.store(ppm, Ordering::Relaxed);
+    }
+
+    /// Packets that come from now on take so long, one way.
+    pub(crate) fn set_delay(&self, delay: Duration) {
+        self.shared.delay_us.store(micros(delay), Ordering::Relaxed);
     }
 
     /// The hosts, with a directory for their files.
@@ -218,7 +223,10 @@ fn read(shared: &Shared, from: usize) {
             continue;
         }
         // The clock is read under the lock, so the queue is in order of time.
-        queue.push_back((Instant::now() + shared.delay, packet.to_vec()));
+        queue.push_back((
+            Instant::now() + Duration::from_micros(shared.delay_us.load(Ordering::Relaxed)),
+            packet.to_vec(),
+        ));
         drop(queue);
         port.filled.notify_one();
     }
@@ -262,6 +270,10 @@ fn carries_bytes(packet: &[u8]) -> bool {
         return false;
     };
     packet[9] == 6 && packet.len() > header + usize::from(offset >> 4) * 4
+}
+
+fn micros(delay: Duration) -> u64 {
+    u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A named network namespace; deleted on drop.

@@ -281,9 +281,10 @@ fn tunnels(kit: &Result<Rc<SshKit>, String>) -> Vec<Box<dyn Tunnel>> {
 /// Rows of the set-up table.
 fn ways(kit: &Result<Rc<SshKit>, String>) -> Vec<Box<dyn setup::Way>> {
     let recipes = [Recipe::Straight, Recipe::JumpReverse, Recipe::Rathole];
-    let product = Box::new(PosternWay(kit.clone())) as Box<dyn setup::Way>;
+    let product =
+        [None, Some("5.6")].map(|dialect| Box::new(PosternWay { kit: kit.clone(), dialect }) as Box<dyn setup::Way>);
     let recipes = recipes.into_iter().map(|recipe| Box::new((recipe, kit.clone())) as Box<dyn setup::Way>);
-    std::iter::once(product).chain(recipes).collect()
+    product.into_iter().chain(recipes).collect()
 }
 
 fn print(report: &Report) {

@@ -268,32 +268,50 @@ impl DeviceSsh {
 }
 
 /// The product as a way to the device's ssh.
-pub(crate) struct PosternWay(pub(crate) Result<Rc<SshKit>, String>);
+pub(crate) struct PosternWay {
+    pub(crate) kit: Result<Rc<SshKit>, String>,
+    /// Whose habits the client has, as its option takes it; `None`: its own.
+    pub(crate) dialect: Option<&'static str>,
+}
 
 struct PosternEntrance {
     house: House,
     ssh: DeviceSsh,
+    dialect: Option<&'static str>,
+}
+
+impl PosternEntrance {
+    fn sshnp(&self, site: &Site, ssh_words: &str) -> Spawn<'static> {
+        let dialect = self.dialect.map(|name| ["--dialect", name]);
+        self.house.sshnp(site, &self.ssh, ssh_words).args(dialect.iter().flatten())
+    }
 }
 
 impl Way for PosternWay {
     fn name(&self) -> String {
-        NAME.to_owned()
+        self.dialect.map_or_else(|| NAME.to_owned(), |dialect| format!("{NAME}, client of {dialect}"))
     }
 
     fn open(&self, accounts: &Accounts, site: &Site) -> anyhow::Result<Box<dyn Entrance>> {
-        let kit = self.0.as_ref().map_err(|why| anyhow!("{why}"))?;
+        let kit = self.kit.as_ref().map_err(|why| anyhow!("{why}"))?;
         let ssh = DeviceSsh::start(kit, accounts, site)?;
         let house = House::stand(accounts, site, &[ssh.port])?;
         house.first_session(site, &ssh)?;
-        Ok(Box::new(PosternEntrance { house, ssh }))
+        Ok(Box::new(PosternEntrance { house, ssh, dialect: self.dialect }))
     }
 
     fn checks(&self, row: &setup::Row) -> Vec<Check> {
+        if self.dialect.is_some() {
+            return Vec::new();
+        }
         let figure = format!("{NAME}: sshnp to ssh's first byte, loopback, median");
         vec![Check::at_most(figure, row.first_byte.median(), 0.35, "s")]
     }
 
     fn delayed_checks(&self, row: &setup::Row) -> Vec<Check> {
+        if self.dialect.is_some() {
+            return Vec::new();
+        }
         let figure = format!("{NAME}: remote true, 50 ms between any two hosts, median");
         vec![Check::at_most(figure, row.remote_true_delayed.median(), 2.0, "s")]
     }
@@ -301,12 +319,12 @@ impl Way for PosternWay {
 
 impl Entrance for PosternEntrance {
     fn remote_true(&self, site: &Site) -> anyhow::Result<Duration> {
-        time_to_end(self.house.sshnp(site, &self.ssh, "").args(["--", "true"]))
+        time_to_end(self.sshnp(site, "").args(["--", "true"]))
     }
 
     /// The same command, told to say more: ssh says when it is greeted, sshnp what it did before.
     fn first_byte(&self, site: &Site) -> anyhow::Result<Option<FirstByte>> {
-        let command = self.house.sshnp(site, &self.ssh, "-v").args(["-v", "--", "true"]).stderr();
+        let command = self.sshnp(site, "-v").args(["-v", "--", "true"]).stderr();
         let start = Instant::now();
         let mut process = command.start()?;
         let mut steps = Vec::new();

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::cpu::Accounts;
 use crate::host::Site;
-use crate::limits::{LINE_DELAY, LINE_LOSS_PPM, SETUP_DEADLINE};
+use crate::limits::{LINE_DELAY, LINE_LOSS_PPM, SETUP_DEADLINE, SLOPE_DELAYS};
 use crate::line::Line;
 use crate::peers::{Recipe, SshKit};
 use crate::process::Spawn;
@@ -133,6 +133,11 @@ pub(crate) struct Row {
     pub(crate) round_trips: Option<f64>,
     /// The same to the first byte.
     pub(crate) first_byte_round_trips: Option<f64>,
+    /// To the first byte with the other delays, by milliseconds one way.
+    pub(crate) first_byte_by_delay: Vec<(f64, Samples)>,
+    /// What a further millisecond of delay adds to the time to the first byte, in round trips of the whole path: client to
+    /// device through the relay and back, four delays.
+    pub(crate) path_round_trips: Option<f64>,
     /// TCP segments with bytes per `true`: client-server, server-device, client-device.
     pub(crate) segments: Option<[f64; 3]>,
     /// What the program says it does before ssh's first byte, on loopback and
@@ -189,10 +194,26 @@ pub(crate) fn delayed(
         };
         row.round_trips = trips(&row.remote_true_delayed, &row.remote_true);
         row.first_byte_round_trips = trips(&row.first_byte_delayed, &row.first_byte);
+        let mut points: Vec<(f64, f64)> =
+            row.first_byte_by_delay.iter().map(|(ms, took)| (ms / 1e3, took.median())).collect();
+        points.push((LINE_DELAY.as_secs_f64(), row.first_byte_delayed.median()));
+        row.path_round_trips = slope(&points).map(|seconds_a_second| seconds_a_second / 4.0);
     }
     let [packets, lost, overflowed] = line.packets();
     progress(&format!("the line carried {packets} packets, lost {lost}, overflowed {overflowed}"));
     Ok(kept)
+}
+
+/// Of the straight line nearest to these points; `None` without two different ones.
+fn slope(points: &[(f64, f64)]) -> Option<f64> {
+    let points: Vec<_> = points.iter().filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
+    #[expect(clippy::cast_precision_loss, reason = "a handful of points")]
+    let count = points.len() as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(|point| of(point)).sum::<f64>() / count;
+    let (x_mean, y_mean) = (mean(|point| point.0), mean(|point| point.1));
+    let spread: f64 = points.iter().map(|(x, _)| (x - x_mean).powi(2)).sum();
+    let together: f64 = points.iter().map(|(x, y)| (x - x_mean) * (y - y_mean)).sum();
+    (spread > 0.0).then(|| together / spread)
 }
 
 fn measure_delayed(
@@ -220,12 +241,34 @@ fn measure_delayed(
     #[expect(clippy::cast_precision_loss, reason = "a few thousand segments")]
     let each = segments.map(|sum| sum as f64 / rounds as f64);
     row.segments = Some(each);
+    let others = measure_other_delays(line, site, entrance.as_ref(), rounds, row);
+    line.set_delay(LINE_DELAY);
+    others?;
     line.set_loss(LINE_LOSS_PPM);
     // Few packets of a set-up are lost: twice the rounds to see any.
     for _ in 0..2 * rounds {
         row.remote_true_lossy.push(entrance.remote_true(site)?.as_secs_f64());
     }
     line.set_loss(0);
+    Ok(())
+}
+
+fn measure_other_delays(
+    line: &Line,
+    site: &Site,
+    entrance: &dyn Entrance,
+    rounds: usize,
+    row: &mut Row,
+) -> anyhow::Result<()> {
+    for delay in SLOPE_DELAYS {
+        line.set_delay(delay);
+        let mut samples = Samples::default();
+        for _ in 0..rounds {
+            let Some(first) = entrance.first_byte(site)? else { return Ok(()) };
+            samples.push(first.took.as_secs_f64());
+        }
+        row.first_byte_by_delay.push((delay.as_secs_f64() * 1e3, samples));
+    }
     Ok(())
 }
 
@@ -247,6 +290,7 @@ pub(crate) fn print(rows: &[Row]) {
         "50 ms: first byte",
         "50 ms: true",
         "50 ms, 0.5 % loss: true",
+        "path trips to 1st byte",
         "trips to 1st byte",
         "trips, true",
         "segments c-s / s-d / c-d",
@@ -260,6 +304,7 @@ pub(crate) fn print(rows: &[Row]) {
             row.first_byte_delayed.show(3),
             row.remote_true_delayed.show(3),
             row.remote_true_lossy.show(3),
+            row.path_round_trips.map_or_else(|| "-".to_owned(), |trips| format!("{trips:.2}")),
             number(row.first_byte_round_trips),
             number(row.round_trips),
             row.segments.map_or_else(|| "-".to_owned(), |[a, b, c]| format!("{a:.0} / {b:.0} / {c:.0}")),
@@ -268,7 +313,9 @@ pub(crate) fn print(rows: &[Row]) {
             table.row(vec![format!("  {note}")]);
         }
     }
-    table.print("Set-up: median (min-max); 50 ms is the round trip between any two hosts");
+    table.print(
+        "Set-up: median (min-max); 50 ms is the round trip between any two hosts; a path trip is one from client to device through the relay and back, counted as what further delay adds",
+    );
     for row in rows {
         print_steps(&format!("{}: steps on loopback", row.name), &row.steps);
         print_steps(&format!("{}: steps with 50 ms", row.name), &row.steps_delayed);
@@ -345,6 +392,17 @@ pub(crate) fn time_to_first_byte(command: Spawn<'_>) -> anyhow::Result<Duration>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_slope_is_what_a_millisecond_adds() {
+        let near =
+            |points: &[(f64, f64)], wanted: f64| slope(points).is_some_and(|found| (found - wanted).abs() < 1e-9);
+        assert!(near(&[(0.010, 0.3), (0.025, 0.36), (0.050, 0.46)], 4.0));
+        assert!(near(&[(0.010, 0.3), (0.025, f64::NAN), (0.050, 0.5)], 5.0));
+        for too_few in [&[][..], &[(0.025, 1.0)], &[(0.025, 1.0), (0.025, 2.0)]] {
+            assert_eq!(slope(too_few), None, "{too_few:?}");
+        }
+    }
 
     #[test]
     fn a_line_of_the_step_table_is_read_and_no_other() {
