@@ -1,0 +1,109 @@
+//! What handles ask of a session, and the targets that a device dials.
+
+use std::future::Future as _;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use postern_streams::StreamId;
+use tokio::net::TcpStream;
+
+use super::way::{DONE, STOPPING};
+use super::{Connection, Driver, Part};
+use crate::sealed::ended::{StreamRefused, Why};
+use crate::sealed::local::Io;
+use crate::sealed::plan::{Refusal, Target};
+use crate::sealed::slot::{Answer, Done};
+
+/// What a handle asks of the driver.
+pub(crate) enum Order {
+    Open { target: Target, io: Option<Box<dyn Io>>, answer: Answer, done: Done },
+    Attach { stream: StreamId, io: Box<dyn Io> },
+    Dialled { stream: StreamId, outcome: Result<TcpStream, Refusal> },
+    Replace(Connection, u32),
+    Close(String),
+}
+
+impl Driver {
+    pub(super) fn look_at_stop(&mut self, cx: &mut Context<'_>) {
+        if let Some(stopped) = self.stopped.as_mut()
+            && stopped.as_mut().poll(cx).is_ready()
+        {
+            self.stopped = None;
+            self.leave(Why::Closed("stopped".into()), STOPPING);
+        }
+    }
+
+    pub(super) fn take_orders(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut busy = false;
+        while let Poll::Ready(Some(order)) = self.orders.poll_recv(cx) {
+            busy = true;
+            match order {
+                Order::Open { target, io, answer, done } => self.open(&target, io, answer, done),
+                Order::Attach { stream, io } => {
+                    if let Some(slot) = self.slots.get_mut(&stream) {
+                        slot.attach(io);
+                        self.streams.ready(stream);
+                        self.write_local(stream);
+                    }
+                }
+                Order::Dialled { stream, outcome } => self.dialled(stream, outcome),
+                Order::Replace(connection, epoch) => self.replace(connection, epoch),
+                Order::Close(why) => self.leave(Why::Closed(why), DONE),
+            }
+        }
+        busy
+    }
+
+    pub(super) fn open(&mut self, target: &Target, io: Option<Box<dyn Io>>, answer: Answer, done: Done) {
+        let text = match target {
+            Target::Ssh => String::new(),
+            Target::HostPort(target) => target.to_string(),
+        };
+        let Some(stream) = self.streams.open(&text) else {
+            let _ = answer.send(Err(StreamRefused::TooMany));
+            return;
+        };
+        let slot = self.slot(stream);
+        slot.answer = Some(answer);
+        slot.done = Some(done);
+        // Looked at once, so that dropping the handle wakes us.
+        slot.is_abandoned();
+        if let Some(io) = io {
+            slot.attach(io);
+            self.streams.ready(stream);
+        }
+    }
+
+    /// The device: authorises and dials in a task of its own.
+    pub(super) fn dial(&mut self, stream: StreamId, target: Target) {
+        let Part::Device(authorize) = &self.part else { return };
+        let (authorize, orders, stop) = (Arc::clone(authorize), self.own_orders.clone(), self.stop.clone());
+        self.slot(stream);
+        drop(self.tasks.spawn(async move {
+            let outcome = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                outcome = authorize.dial(&target) => outcome,
+            };
+            let _ = orders.send(Order::Dialled { stream, outcome }).await;
+        }));
+    }
+
+    pub(super) fn dialled(&mut self, stream: StreamId, outcome: Result<TcpStream, Refusal>) {
+        match outcome {
+            Ok(socket) => {
+                if !self.streams.accept(stream) {
+                    return;
+                }
+                let _ = postern_net::tcp::tune(&socket);
+                self.slot(stream).attach(Box::new(socket));
+                self.streams.ready(stream);
+                self.write_local(stream);
+            }
+            Err(Refusal { code, text }) => {
+                self.slots.remove(&stream);
+                self.streams.refuse(stream, code, &text);
+            }
+        }
+    }
+}
