@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Connection, Driver, Part};
 use crate::sealed::end::End;
-use crate::sealed::ended::Why;
+use crate::sealed::ended::{State, Why};
 use crate::sealed::limits::{LINGER, PROOF_WITHIN, WRITE_WITHIN};
 use crate::sealed::local::Io;
 
@@ -73,6 +73,8 @@ impl Driver {
         self.link = Some(Link::new(connection, prove_by));
         self.streams.resumed(now);
         self.returning = None;
+        // Before the first byte of the new way is seen anywhere.
+        self.publish(State::Live);
     }
 
     pub(super) fn come_back(&mut self, cx: &mut Context<'_>) -> bool {
