@@ -20,16 +20,19 @@ pub(crate) const FOR_DEMO: [Need; 4] = [
     ("setpriv", "util-linux"),
 ];
 
-/// For the tests: also namespaces, address translation, a terminal.
-pub(crate) const FOR_TESTS: [Need; 8] = [
+/// For the tests: also namespaces, address translation, a terminal, and what people use over ssh.
+pub(crate) const FOR_TESTS: [Need; 11] = [
     ("sshd", "openssh-server"),
     ("ssh", "openssh-client"),
     ("scp", "openssh-client"),
+    ("sftp", "openssh-client"),
     ("ssh-keygen", "openssh-client"),
     ("setpriv", "util-linux"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("script", "bsdutils"),
+    ("rsync", "rsync"),
+    ("git", "git"),
 ];
 
 /// For programs of others: Python and what makes virtual environments.
