@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use anyhow::bail;
 use postern_testkit::say;
 
-use crate::steps::run;
+use crate::python;
+use crate::steps::{cargo, root, run};
 
 /// A program and the Debian package that brings it.
 type Need = (&'static str, &'static str);
@@ -35,8 +36,20 @@ pub(crate) const FOR_TESTS: [Need; 11] = [
     ("git", "git"),
 ];
 
-/// For programs of others: Python and what makes virtual environments.
-pub(crate) const FOR_INTEROP: [Need; 2] = [("python3", "python3"), ("ip", "iproute2")];
+/// For programs of others.
+pub(crate) const FOR_INTEROP: [Need; 1] = [("ip", "iproute2")];
+
+/// Installs everything that the tests need and this machine lacks.
+pub(crate) fn for_tests() -> anyhow::Result<()> {
+    install(&FOR_TESTS)?;
+    // The tests look for their programs there.
+    python::environments(&root().join("crates/house/requirements"), &root().join("target/requirements"))?;
+    if is_there("cargo-nextest") {
+        return Ok(());
+    }
+    say(format_args!("installing cargo-nextest"));
+    run(cargo().args(["install", "--locked", "cargo-nextest"]))
+}
 
 /// Installs Python's module for virtual environments where Debian has left it out.
 pub(crate) fn install_venv() -> anyhow::Result<()> {

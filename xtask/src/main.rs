@@ -6,6 +6,7 @@ mod demo;
 mod fuzz;
 mod install;
 mod interop;
+mod python;
 mod steps;
 mod test;
 mod world;
@@ -17,6 +18,7 @@ use postern_testkit::say;
 const USAGE: &str = "\
 cargo xtask demo [-- COMMAND...]     a device without an open port on this machine, and an ssh session into it
 cargo xtask test                     everything CI runs
+cargo xtask install                  what the tests need and this machine lacks
 cargo xtask interop [ARGS...]        published programs of others against ours; --help says more
 cargo xtask bench [ARGS...]          the figures, and the rivals beside them
 cargo xtask arrows                   which crate may use which
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let outcome = match task {
         "demo" => demo::run(rest),
         "test" => test::run(rest),
+        "install" => install::for_tests().map(|()| ExitCode::SUCCESS),
         "interop" => interop::run(rest),
         "bench" => bench::run(rest),
         "arrows" => arrows::run(),

@@ -14,14 +14,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<ExitCode> {
         bail!("cargo xtask test takes no arguments, not {odd}; for some tests: cargo nextest run -p CRATE");
     }
     let mut steps = Steps::default();
-    steps.step("install what is missing", || {
-        install::install(&install::FOR_TESTS)?;
-        if install::is_there("cargo-nextest") {
-            return Ok(());
-        }
-        say(format_args!("installing cargo-nextest"));
-        run_program(cargo().args(["install", "--locked", "cargo-nextest"]))
-    })?;
+    steps.step("install what is missing", install::for_tests)?;
     steps.step("format", || run_program(cargo().args(["fmt", "--all", "--check", "--", "-l"])))?;
     steps.step("arrows between crates", || arrows::check_workspace().map(drop))?;
     steps.step("lints", || {
