@@ -23,7 +23,7 @@ cargo xtask interop [ARGS...]        published programs of others against ours; 
 cargo xtask bench [ARGS...]          the figures, and the rivals beside them
 cargo xtask arrows                   which crate may use which
 cargo xtask fuzz [TARGET [SECONDS]]  search for inputs that break a parser
-cargo xtask world [--runs N] [--seed S]  both ends and an attacker in virtual time, one schedule a seed";
+cargo xtask world [--openings] [--runs N] [--seed S]  both ends and an attacker in virtual time, one schedule a seed";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -8,6 +8,8 @@
 //!
 //! A [`Traitor`] is a side with one of its guards taken away. The world has to notice: that shows that the guard bites,
 //! and that the attacker is worth something.
+//!
+//! This is a session's life, with keys that are given; [`opening`] is how it begins.
 
 mod attack;
 mod campaign;
@@ -15,6 +17,7 @@ mod channel;
 mod dice;
 mod end;
 pub mod limits;
+pub mod opening;
 mod schedule;
 mod tag;
 
@@ -73,6 +76,12 @@ pub enum Broke {
     EndedForNothing,
     /// More than a bound allows.
     Bound,
+    /// A request acted twice.
+    Twice,
+    /// Somebody obeyed a request that its sender did not make.
+    Forged,
+    /// Words or deeds for somebody who was not meant.
+    WrongParty,
 }
 
 /// What went wrong, and how to see it again.
@@ -84,6 +93,8 @@ pub struct Violation {
     pub what: String,
     /// The seed of the schedule.
     pub seed: u64,
+    /// Which world: an argument, or nothing.
+    pub again: &'static str,
     /// The last things that happened.
     pub trace: Vec<String>,
 }
@@ -94,7 +105,7 @@ impl fmt::Display for Violation {
         for line in &self.trace {
             writeln!(f, "    {line}")?;
         }
-        write!(f, "again with: cargo xtask world --runs 1 --seed {}", self.seed)
+        write!(f, "again with: cargo xtask world {}--runs 1 --seed {}", self.again, self.seed)
     }
 }
 

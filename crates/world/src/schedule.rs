@@ -1,6 +1,7 @@
 //! One schedule: a time with the attacker, then a fair network.
 
 use std::collections::VecDeque;
+use std::ops::AddAssign;
 use std::time::Duration;
 
 use postern_crypto::AeadAlgorithm;
@@ -27,6 +28,16 @@ pub struct Told {
     pub deeds: usize,
     /// Payload bytes that arrived where they belong.
     pub bytes: u64,
+}
+
+impl AddAssign for Told {
+    fn add_assign(&mut self, other: Self) {
+        self.sessions += other.sessions;
+        self.completed += other.completed;
+        self.connections += other.connections;
+        self.deeds += other.deeds;
+        self.bytes += other.bytes;
+    }
 }
 
 struct Session {
@@ -60,9 +71,9 @@ struct World {
 pub fn run(seed: u64, traitor: Option<Traitor>) -> Result<Told, Box<Violation>> {
     let mut world = World::new(seed, traitor);
     let outcome = world.hostile().and_then(|()| world.fair());
-    outcome
-        .map(|()| world.told)
-        .map_err(|(broke, what)| Box::new(Violation { broke, what, seed, trace: world.trace.into_iter().collect() }))
+    outcome.map(|()| world.told).map_err(|(broke, what)| {
+        Box::new(Violation { broke, what, seed, again: "", trace: world.trace.into_iter().collect() })
+    })
 }
 
 type Step = Result<(), (Broke, String)>;

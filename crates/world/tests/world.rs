@@ -2,16 +2,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 use postern_testkit::say;
-use postern_world::{Campaign, Outcome, Traitor, run};
+use postern_world::{Campaign, Outcome, Told, Traitor, run};
 
 /// Every kind of deed in every state, some thousand times.
 const RUNS: u64 = 100_000;
 /// A guard that is away is missed long before.
 const RUNS_OF_A_TRAITOR: u64 = 5_000;
 
-fn campaign(runs: u64, traitor: Option<Traitor>) -> Outcome {
+fn campaign(runs: u64, traitor: Option<Traitor>) -> Outcome<Told> {
     let seed = std::env::var("WORLD_SEED").map_or(1, |text| text.parse().unwrap());
-    let outcome = Campaign { seed, runs, threads: 2, traitor }.run();
+    let outcome = Campaign { seed, runs, threads: 2 }.run(|seed| run(seed, traitor));
     say(format_args!("{traitor:?}: {} runs in {:?}, {:?}", outcome.runs, outcome.took, outcome.told));
     outcome
 }
