@@ -10,6 +10,7 @@ use postern_client::parse_root;
 use postern_crypto::SshAlgorithm;
 use postern_observe::{Verbosity, say};
 use postern_proto::{AtSign, ServerAddress};
+use postern_session::limits::RESUME_SECONDS;
 use postern_session::{DeviceName, Dialect, PermitOpen, parse_span};
 
 use crate::config_file::{self, Typed};
@@ -85,6 +86,15 @@ struct Flags {
     /// How often to look whether the enrolments of clients with live sessions were revoked, which ends these; 0 never.
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     client_key_check_secs: u32,
+    /// Which sessions are served: legacy (those of the programs of 2024 as well) or sealed (no others).
+    #[arg(long, default_value = "legacy", value_name = "LEVEL")]
+    min_security: MinSecurity,
+    /// How long a sealed session waits for a connection that was lost, at most; 0 ends it with its connection.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=i64::from(RESUME_SECONDS)))]
+    resume: u32,
+    /// Believe those keys of clients alone that a person gave (postern pin accept) [env: POSTERN_STRICT_PINS=1].
+    #[arg(long)]
+    strict_pins: bool,
     #[arg(long, hide = true, value_parser = ["openssh", "dart"])]
     ssh_client: Option<String>,
     #[arg(long, hide = true, overrides_with = "no_strict")]
@@ -111,6 +121,15 @@ struct Flags {
     stray: Vec<String>,
 }
 
+/// Which sessions are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum MinSecurity {
+    /// Those of the programs of 2024 as well.
+    Legacy,
+    /// Sealed ones alone.
+    Sealed,
+}
+
 /// What the daemon is to do.
 pub(crate) struct Config {
     pub(crate) at_sign: AtSign,
@@ -133,6 +152,11 @@ pub(crate) struct Config {
     pub(crate) require_enrollment_signature: bool,
     /// `None`: enrolments are not looked at again.
     pub(crate) client_key_check: Option<Duration>,
+    pub(crate) min_security: MinSecurity,
+    /// How long a sealed session waits for a lost connection, at most; zero: it does not.
+    pub(crate) resume: Duration,
+    /// Only keys that a person gave count.
+    pub(crate) strict_pins: bool,
     pub(crate) verbosity: Verbosity,
 }
 
@@ -231,6 +255,9 @@ fn check(flags: Flags) -> Result<Config, String> {
         require_enrollment_signature: flags.require_enrollment_signature && !flags.no_require_enrollment_signature,
         client_key_check: (flags.client_key_check_secs > 0)
             .then(|| Duration::from_secs(flags.client_key_check_secs.into())),
+        min_security: flags.min_security,
+        resume: Duration::from_secs(flags.resume.into()),
+        strict_pins: flags.strict_pins || std::env::var_os("POSTERN_STRICT_PINS").is_some_and(|set| set == "1"),
         verbosity: Verbosity::of(flags.verbose, flags.debug),
     })
 }

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use postern_client::trust::{KnownKeys, OwnIdentity, Places, TrustError};
 use postern_client::{Client, ClientError, Settings, StartError, connect_patiently, home_dir, identity};
 use postern_net::tasks::Tasks;
 use postern_net::tls::{TlsError, Trust};
@@ -35,6 +36,12 @@ pub(crate) struct Daemon {
     pub(crate) signing_key: OnceLock<SigningKeyName>,
     requests: Arc<Semaphore>,
     pub(crate) keys_file: tokio::sync::Mutex<()>,
+    /// Our identity key.
+    pub(crate) own: Arc<OwnIdentity>,
+    /// Whose keys we know.
+    pub(crate) known: KnownKeys,
+    /// Refusals of this minute to people whose requests are not believed.
+    pub(crate) doubts: Mutex<(Instant, u32)>,
     /// Sessions that run.
     pub(crate) live: Arc<Live>,
     /// Who came in, to what.
@@ -45,6 +52,7 @@ pub(crate) struct Daemon {
 #[derive(Debug)]
 pub(crate) enum DaemonError {
     Start(StartError),
+    Own(TrustError),
     Trust(TlsError),
     Login(ClientError),
     Signals(std::io::Error),
@@ -77,6 +85,8 @@ impl Verb {
 /// Runs until a signal comes.
 pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
     let identity = identity(&config.at_sign, config.key_file.as_deref()).map_err(DaemonError::Start)?;
+    let places = Places::of_user();
+    let own = OwnIdentity::load(&places, &identity, Some(&config.device)).map_err(DaemonError::Own)?;
     let stop = signals::shutdown_token().map_err(DaemonError::Signals)?;
     let tasks = Tasks::under(&stop);
     let settings = Settings {
@@ -102,6 +112,9 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         signing_key: OnceLock::new(),
         requests: Arc::new(Semaphore::new(REQUESTS)),
         keys_file: tokio::sync::Mutex::new(()),
+        own: Arc::new(own),
+        known: KnownKeys::new(places, config.strict_pins),
+        doubts: Mutex::new((Instant::now(), 0)),
         live: Arc::default(),
         journal: Journal::standard(&format!("sshnpd.{}{}", config.device, config.at_sign)),
         config,
@@ -255,6 +268,7 @@ impl fmt::Display for DaemonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Start(error) => error.fmt(f),
+            Self::Own(error) => write!(f, "the identity key of this device cannot be used: {error}"),
             Self::Trust(error) => error.fmt(f),
             Self::Login(error) => error.fmt(f),
             Self::Signals(error) => write!(f, "cannot listen for signals: {error}"),

@@ -10,7 +10,9 @@ mod ephemeral;
 mod limits;
 mod live;
 mod policy;
+mod reach;
 mod records;
+mod sealed;
 mod sessions;
 
 use std::ffi::OsString;

@@ -32,3 +32,14 @@ pub(crate) const WAITING_PER_CLIENT: usize = 8;
 /// Pauses between tries to send a question. Source: NoPorts policy, the RPC transport.
 pub(crate) const ASK_PAUSES: [Duration; 3] =
     [Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5)];
+/// Refusals a minute to those whose requests are not believed; a manager who mistypes needs few, and more say nothing new.
+pub(crate) const DOUBTS_A_MINUTE: u32 = 30;
+/// A request that goes on with a session is refused by an instance without it only after the one that has it had the time
+/// to say so.
+pub(crate) const NOT_MINE: Duration = Duration::from_secs(1);
+/// A target's name is looked up, and its addresses dialled.
+pub(crate) const TARGET: Duration = Duration::from_secs(10);
+/// Words of a session that ends, before it is cut.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How often an `npt` session is looked at for connections, at most and at least.
+pub(crate) const IDLE_LOOKS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(5)];

@@ -1,10 +1,13 @@
-//! Sessions that run, and the enrolments they stand on: when one of these is revoked, its sessions end.
+//! Sessions that run, and what they stand on: when that is taken away, they end.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use postern_proto::{SigningKeyName, Uuid};
+use postern_crypto::Ed25519PublicKey;
+use postern_link::sealed::Sealed;
+use postern_proto::{AtSign, SigningKeyName, Uuid};
+use postern_session::{Guest, LiveSession};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -14,13 +17,45 @@ use crate::daemon::Daemon;
 /// The sessions of one daemon; at most as many as it has seats.
 #[derive(Default)]
 pub(crate) struct Live {
-    sessions: Mutex<BTreeMap<Uuid, Entry>>,
+    sessions: Mutex<BTreeMap<Uuid, Session>>,
     came: Notify,
 }
 
-struct Entry {
-    enrollment: Option<SigningKeyName>,
-    stop: CancellationToken,
+/// A session that runs.
+#[derive(Clone)]
+pub(crate) struct Session {
+    /// Who was let in, and how far, as of now.
+    pub(crate) guest: Guest,
+    /// Whose signature was checked.
+    pub(crate) enrollment: Option<SigningKeyName>,
+    /// What is reached; a sealed session names its targets later, and may name many.
+    pub(crate) target: Option<String>,
+    /// When it began.
+    pub(crate) since: SystemTime,
+    /// How it is told to end.
+    pub(crate) ending: Ending,
+    /// A sealed session.
+    pub(crate) sealed: Option<SealedSession>,
+}
+
+/// What a sealed session is beside the others.
+#[derive(Clone)]
+pub(crate) struct SealedSession {
+    /// The client's identity key.
+    pub(crate) key: Ed25519PublicKey,
+    /// Of the latest request that was let in.
+    pub(crate) epoch: u32,
+    /// Since when it is connected as it is now.
+    pub(crate) connected: SystemTime,
+    /// Once its relay has been dialled.
+    pub(crate) handle: Option<Sealed>,
+}
+
+/// Tells a session to end, and why; the first word counts.
+#[derive(Clone, Default)]
+pub(crate) struct Ending {
+    token: CancellationToken,
+    why: Arc<OnceLock<String>>,
 }
 
 /// A session's place among them, given back when it is dropped.
@@ -29,19 +64,37 @@ pub(crate) struct Place {
     id: Uuid,
 }
 
+impl Ending {
+    /// That of a session which ends with `owner` in any case.
+    pub(crate) fn under(owner: &CancellationToken) -> Self {
+        Self { token: owner.child_token(), why: Arc::default() }
+    }
+
+    /// Cancelled when the session is to end.
+    pub(crate) fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    /// Ends the session.
+    pub(crate) fn end(&self, why: &str) {
+        let _ = self.why.set(why.to_owned());
+        self.token.cancel();
+    }
+
+    /// Why it was ended; `None`: it was not, or the daemon stops.
+    pub(crate) fn why(&self) -> Option<&str> {
+        self.why.get().map(String::as_str)
+    }
+}
+
 impl Live {
-    /// `None`: a session of this id runs already. `enrollment`: whose signature was checked; `stop` ends the session.
-    pub(crate) fn enter(
-        self: &Arc<Self>,
-        id: &Uuid,
-        enrollment: Option<SigningKeyName>,
-        stop: &CancellationToken,
-    ) -> Option<Place> {
+    /// `None`: a session of this id runs already.
+    pub(crate) fn enter(self: &Arc<Self>, id: &Uuid, session: Session) -> Option<Place> {
         let mut sessions = self.lock();
         if sessions.contains_key(id) {
             return None;
         }
-        sessions.insert(id.clone(), Entry { enrollment, stop: stop.clone() });
+        sessions.insert(id.clone(), session);
         drop(sessions);
         self.came.notify_one();
         Some(Place { live: Arc::clone(self), id: id.clone() })
@@ -52,19 +105,55 @@ impl Live {
         self.lock().contains_key(id)
     }
 
-    fn enrollments(&self) -> BTreeSet<SigningKeyName> {
-        self.lock().values().filter_map(|entry| entry.enrollment.clone()).collect()
+    /// The sealed session of this id, as the door wants it.
+    pub(crate) fn sealed(&self, id: &Uuid) -> Option<LiveSession> {
+        let sessions = self.lock();
+        let session = sessions.get(id)?;
+        let SealedSession { key, epoch, .. } = session.sealed.as_ref()?;
+        Some(LiveSession { client: session.guest.at_sign().clone(), key: *key, epoch: *epoch })
     }
 
-    /// Ends the sessions of an enrolment; returns how many.
-    fn end(&self, enrollment: &SigningKeyName) -> usize {
+    /// Who was let in, as of now; `None`: the session is over.
+    pub(crate) fn guest(&self, id: &Uuid) -> Option<Guest> {
+        self.lock().get(id).map(|session| session.guest.clone())
+    }
+
+    /// The relay of a sealed session has been dialled.
+    pub(crate) fn began(&self, id: &Uuid, handle: Sealed) {
+        if let Some(sealed) = self.lock().get_mut(id).and_then(|session| session.sealed.as_mut()) {
+            sealed.handle = Some(handle);
+        }
+    }
+
+    /// A request that goes on with a sealed session was let in.
+    pub(crate) fn goes_on(&self, id: &Uuid, epoch: u32, guest: Guest) -> Option<Sealed> {
+        let mut sessions = self.lock();
+        let session = sessions.get_mut(id)?;
+        session.guest = guest;
+        let sealed = session.sealed.as_mut()?;
+        (sealed.epoch, sealed.connected) = (epoch, SystemTime::now());
+        sealed.handle.clone()
+    }
+
+    fn enrollments(&self) -> BTreeSet<SigningKeyName> {
+        self.lock().values().filter_map(|session| session.enrollment.clone()).collect()
+    }
+
+    /// Ends the sessions that `those` picks; returns how many.
+    pub(crate) fn end(&self, why: &str, those: impl Fn(&AtSign, &Session) -> bool) -> usize {
         let sessions = self.lock();
-        let theirs = sessions.values().filter(|entry| entry.enrollment.as_ref() == Some(enrollment));
-        theirs.map(|entry| entry.stop.cancel()).count()
+        let picked = sessions.values().filter(|session| those(session.guest.at_sign(), session));
+        let told = picked.map(|session| {
+            let (client, target) = (session.guest.at_sign(), session.target.as_deref());
+            let seconds = session.since.elapsed().unwrap_or_default().as_secs();
+            tracing::info!(%client, target, seconds, why, "a live session is told to end");
+            session.ending.end(why);
+        });
+        told.count()
     }
 
     /// The map is changed in single steps, so a poisoned lock is still good.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Uuid, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Uuid, Session>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -97,7 +186,8 @@ impl Daemon {
                 let daemon = Arc::clone(&self);
                 self.tasks.spawn(async move {
                     if let Ok(true) = timeout(within, daemon.has_ended(&enrollment)).await {
-                        let sessions = daemon.live.end(&enrollment);
+                        let theirs = |_: &AtSign, session: &Session| session.enrollment.as_ref() == Some(&enrollment);
+                        let sessions = daemon.live.end("the client's enrolment was revoked", theirs);
                         tracing::info!(%enrollment, sessions, "the client's enrolment was revoked: its sessions end");
                     }
                 });
@@ -123,19 +213,28 @@ impl Daemon {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use postern_proto::AtSign;
 
     #[test]
     fn an_id_is_taken_while_its_session_lives_and_an_enrolment_ends_its_own() {
         let live = Arc::new(Live::default());
+        let client = AtSign::parse("client").unwrap();
         let [a, b] = [1, 2].map(|n| Uuid::from_random([n; 16]));
-        let enrollment = |id| SigningKeyName::new(Some(id), &AtSign::parse("client").unwrap());
-        let stops = [CancellationToken::new(), CancellationToken::new()];
-        let place = live.enter(&a, enrollment("one"), &stops[0]).unwrap();
-        let _other = live.enter(&b, enrollment("two"), &stops[1]).unwrap();
-        assert!(live.enter(&a, None, &stops[1]).is_none() && live.holds(&a));
-        assert_eq!(live.end(&enrollment("one").unwrap()), 1);
-        assert!(stops[0].is_cancelled() && !stops[1].is_cancelled());
+        let enrollment = |id| SigningKeyName::new(Some(id), &client);
+        let session = |enrollment| Session {
+            guest: Guest::manager(std::slice::from_ref(&client), &client).unwrap(),
+            enrollment,
+            target: None,
+            since: SystemTime::now(),
+            ending: Ending::default(),
+            sealed: None,
+        };
+        let [first, second] = ["one", "two"].map(|id| session(enrollment(id)));
+        let place = live.enter(&a, first.clone()).unwrap();
+        let _other = live.enter(&b, second.clone()).unwrap();
+        assert!(live.enter(&a, session(None)).is_none() && live.holds(&a));
+        assert_eq!(live.end("revoked", |_, session| session.enrollment == enrollment("one")), 1);
+        assert!(first.ending.token().is_cancelled() && !second.ending.token().is_cancelled());
+        assert_eq!((first.ending.why(), second.ending.why()), (Some("revoked"), None));
         drop(place);
         assert!(!live.holds(&a) && live.enrollments().len() == 1);
     }

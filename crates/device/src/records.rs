@@ -30,7 +30,7 @@ impl Daemon {
                 twin_keys: true,
                 supports_ram_escr: self.signing_key.get().is_some(),
                 numbers_sockets: true,
-                sealed: false,
+                sealed: self.own.ready_voucher().is_some(),
             },
             allowed_services: self.config.permit_open.to_strings(),
             public_signing_key_uri: self.signing_key.get().map(ToString::to_string),
@@ -47,6 +47,9 @@ impl Daemon {
                     tracing::warn!(%error, "could not publish the signing key: relay sockets use signed lines")
                 }
             }
+        }
+        if let Err(error) = self.own.voucher(&self.client).await {
+            tracing::warn!(%error, "no voucher for the identity key of this device yet: sealed sessions are not served");
         }
         for manager in &self.config.managers {
             if let Err(error) = self.publish_to(manager).await {

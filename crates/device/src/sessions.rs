@@ -1,24 +1,27 @@
 //! From a signed request to a running session.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use postern_client::ClientError;
+use postern_client::trust::TrustError;
 use postern_crypto::{AesKey, CryptoError, RsaPublicKey, SignatureHash};
 use postern_link::{DeviceSession, RelayAuth, RelayPort};
 use postern_observe::journal::{Entry, Event};
 use postern_proto::{AtSign, Notification, SigningKeyName, Uuid};
 use postern_rendezvous::{AuthLine, ChallengeSigner, EscrProver, Side, SignedLine};
 use postern_session::{
-    Denied, Dialect, EnrollmentFault, Envelope, EnvelopeError, EphemeralSshKey, Guest, Knocked, NAMESPACE, NptRequest,
+    AsksSealed, Denied, Dialect, EnrollmentFault, Envelope, EnvelopeError, EphemeralSshKey, Guest, Knocked, NAMESPACE, NptRequest,
     RelayAuth as Asked, Reply, SessionRequest, SshRequest, StreamKeys,
 };
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use crate::cli::MinSecurity;
 use crate::daemon::{Daemon, TELL};
-use crate::limits::{MUTEX, REPLY_LIFE};
+use crate::live::{Ending, Session};
+use crate::limits::{MUTEX, NOT_MINE, REPLY_LIFE};
 
 /// What the signatures of a request have shown.
 struct Signed {
@@ -28,6 +31,18 @@ struct Signed {
     enrollment: Option<SigningKeyName>,
 }
 
+/// What a client is told that asks for a session of 2024 where none is served.
+const ONLY_SEALED: &str = "This device serves sealed sessions alone (--min-security sealed): use a newer client and relay";
+
+/// What the client is told of a key that is not what this device remembers.
+pub(crate) fn on_the_device(error: &TrustError) -> String {
+    format!("On the device: {error}")
+}
+
+fn malformed(push: &Notification, why: &dyn std::fmt::Display) {
+    tracing::warn!(from = %push.from, error = %why, "malformed session request");
+}
+
 /// The text that a client is sent; newer programs know it.
 fn already_live(id: &Uuid) -> String {
     format!("A session with id {id} is already live")
@@ -35,7 +50,11 @@ fn already_live(id: &Uuid) -> String {
 
 impl Daemon {
     pub(crate) async fn ssh_request(self: &Arc<Self>, push: &Notification, guest: &Guest) {
-        if let Some((request, signed)) = self.verified::<SshRequest>(push, |r| r.session_id.as_str()).await {
+        let Some(envelope) = self.envelope(push).await else { return };
+        if self.asks_sealed::<SshRequest>(&envelope) {
+            return self.sealed_request::<SshRequest>(guest, envelope).await;
+        }
+        if let Some((request, signed)) = self.verified::<SshRequest>(push, &envelope, |r| r.session_id.as_str()).await {
             let request = if self.config.dialect.is_v5() { request } else { request.as_version_4() };
             let request = if self.config.dialect == Dialect::Current { request } else { request.without_seal() };
             match request.check(self.config.sshd_port) {
@@ -46,7 +65,11 @@ impl Daemon {
     }
 
     pub(crate) async fn npt_request(self: &Arc<Self>, push: &Notification, guest: &Guest) {
-        if let Some((request, signed)) = self.verified::<NptRequest>(push, |r| r.session_id.as_str()).await {
+        let Some(envelope) = self.envelope(push).await else { return };
+        if self.asks_sealed::<NptRequest>(&envelope) {
+            return self.sealed_request::<NptRequest>(guest, envelope).await;
+        }
+        if let Some((request, signed)) = self.verified::<NptRequest>(push, &envelope, |r| r.session_id.as_str()).await {
             let request = if self.config.dialect == Dialect::Current { request } else { request.without_seal() };
             match request.check() {
                 Some(request) if self.is_served(&request) => self.knock(guest, request, signed).await,
@@ -64,18 +87,37 @@ impl Daemon {
         tracing::warn!(from = %push.from, session = ?id, "a request lacks something or asks for what is not served");
     }
 
-    /// Opens the envelope and checks the client's signatures. Malformed ones are
+    /// Opens the envelope; a malformed one is dropped.
+    async fn envelope(&self, push: &Notification) -> Option<Envelope> {
+        let text = self.client.open(push).await.map_err(|error| malformed(push, &error)).ok()?;
+        Envelope::parse(&text).map_err(|error| malformed(push, &error)).ok()
+    }
+
+    /// Whether a sealed session is asked for. What was left out or put in by somebody else fails with the signature.
+    fn asks_sealed<R: AsksSealed>(&self, envelope: &Envelope) -> bool {
+        let asks = |request: R| request.sealed_request().is_some();
+        self.config.dialect == Dialect::Current && envelope.claimed::<R>().is_ok_and(asks)
+    }
+
+    /// Checks the client's signatures. A malformed request is
     /// dropped; a wrong signature is answered, for the usual reason is a new key.
-    async fn verified<R: DeserializeOwned>(&self, push: &Notification, id: impl Fn(&R) -> &str) -> Option<(R, Signed)> {
-        let malformed = |why: &dyn std::fmt::Display| {
-            tracing::warn!(from = %push.from, error = %why, "malformed session request");
-        };
-        let text = self.client.open(push).await.map_err(|e| malformed(&e)).ok()?;
-        let envelope = Envelope::parse(&text).map_err(|e| malformed(&e)).ok()?;
+    async fn verified<R: DeserializeOwned>(
+        &self,
+        push: &Notification,
+        envelope: &Envelope,
+        id: impl Fn(&R) -> &str,
+    ) -> Option<(R, Signed)> {
+        if self.config.min_security == MinSecurity::Sealed {
+            tracing::warn!(from = %push.from, "session refused: it is not sealed, and --min-security demands that");
+            if let Some(id) = envelope.claimed_session() {
+                self.tell(&push.from, &id, ONLY_SEALED).await;
+            }
+            return None;
+        }
         let (key, enrollment, ours) = tokio::join!(
-            self.client.public_key(&push.from),
-            self.checked_enrollment(&envelope, &push.from),
-            self.is_ours(&envelope)
+            self.known.encryption_key(&self.client, &push.from),
+            self.checked_enrollment(envelope, &push.from),
+            self.is_ours(envelope, 0)
         );
         if !ours {
             tracing::debug!(from = %push.from, "another instance of this device serves the request");
@@ -97,6 +139,14 @@ impl Daemon {
         };
         let key = match key {
             Ok(key) => key,
+            // Otherwise whoever shows another key would only have to ask for an old session.
+            Err(error) if error.is_pin() => {
+                tracing::warn!(from = %push.from, %error, "session refused");
+                if let Some(id) = envelope.claimed_session() {
+                    self.tell(&push.from, &id, &on_the_device(&error)).await;
+                }
+                return None;
+            }
             Err(error) => {
                 tracing::warn!(from = %push.from, %error, "could not fetch the client's public key");
                 return None;
@@ -119,7 +169,7 @@ impl Daemon {
                 None
             }
             Err(error) => {
-                malformed(&error);
+                malformed(push, &error);
                 None
             }
         }
@@ -127,16 +177,24 @@ impl Daemon {
 
     /// Whether this instance of the device, and no other, is to answer. Whoever writes the session's lock first; asked
     /// beside everything else, so that it costs no time. A server that does not know such locks leaves it to everybody.
-    async fn is_ours(&self, envelope: &Envelope) -> bool {
+    /// `epoch`: above 0 for a request that goes on with a session.
+    pub(crate) async fn is_ours(&self, envelope: &Envelope, epoch: u32) -> bool {
         let Some(id) = envelope.claimed_session().filter(|_| self.config.dialect == Dialect::Current) else {
             return true;
         };
-        // Its lock is ours, and may stand still: who asks again is to hear why not.
-        if self.live.holds(&id) {
-            return true;
+        let is_live = self.live.holds(&id);
+        let name = match epoch {
+            // Its lock is ours, and may stand still: who asks again is to hear why not.
+            0 if is_live => return true,
+            0 => format!("{id}.session_mutexes.{NAMESPACE}"),
+            epoch => format!("{id}-{epoch}.session_mutexes.{NAMESPACE}"),
+        };
+        if epoch > 0 && !is_live {
+            // Another instance may have the session, and comes first.
+            tokio::time::sleep(NOT_MINE).await;
         }
-        match self.client.take_mutex(&format!("{id}.session_mutexes.{NAMESPACE}"), MUTEX).await {
-            Ok(ours) => ours,
+        match self.client.take_mutex(&name, MUTEX).await {
+            Ok(ours) => ours || is_live,
             Err(error) => {
                 tracing::debug!(%error, "no lock for a session");
                 true
@@ -196,16 +254,26 @@ impl Daemon {
             }
         };
         let enrollment = signed.enrollment.clone();
-        let Some(place) = self.live.enter(&id, signed.enrollment, &session.stop) else {
+        let ending = Ending::under(self.tasks.token());
+        let session = DeviceSession { stop: ending.token().clone(), ..session };
+        let entry = Session {
+            guest: guest.clone(),
+            enrollment: signed.enrollment,
+            target: Some(knocked.request().target.to_string()),
+            since: SystemTime::now(),
+            ending: ending.clone(),
+            sealed: None,
+        };
+        let Some(place) = self.live.enter(&id, entry) else {
             return self.tell(client, &id, &already_live(&id)).await;
         };
         // The relay is dialled while the reply travels; should that fail, a second message says so.
-        let daemon = Arc::clone(self);
+        let (daemon, rule) = (Arc::clone(self), guest.rule());
         self.tasks.spawn(async move {
             let started = Instant::now();
             let (request, client) = (knocked.request(), knocked.client());
             tracing::info!(%client, session = %request.session_id, target = %request.target, "session started");
-            daemon.journal.record(daemon.entry(Event::Began, &knocked, enrollment.as_ref()));
+            daemon.journal.record(daemon.entry(Event::Began, &knocked, rule, enrollment.as_ref()));
             let ended = match request.multi {
                 None => session.single().await,
                 Some(idle) => session.multi(idle, &daemon.tasks).await,
@@ -217,8 +285,8 @@ impl Daemon {
                 sent: carried.map(|carried| carried.out),
                 received: carried.map(|carried| carried.back),
                 seconds: Some(seconds),
-                why: ended.as_ref().err().map(ToString::to_string),
-                ..daemon.entry(Event::Ended, &knocked, enrollment.as_ref())
+                why: ended.as_ref().err().map(ToString::to_string).or_else(|| ending.why().map(str::to_owned)),
+                ..daemon.entry(Event::Ended, &knocked, rule, enrollment.as_ref())
             });
             match ended {
                 Ok(carried) => {
@@ -239,9 +307,8 @@ impl Daemon {
     }
 
     /// What the journal says of a session.
-    fn entry(&self, event: Event, knocked: &Knocked, enrollment: Option<&SigningKeyName>) -> Entry {
+    fn entry(&self, event: Event, knocked: &Knocked, rule: &str, enrollment: Option<&SigningKeyName>) -> Entry {
         let (request, client) = (knocked.request(), knocked.client());
-        let rule = if self.config.managers.contains(client) { "manager" } else { "policy" };
         Entry {
             session: Some(request.session_id.to_string()),
             who: Some(client.to_string()),
@@ -307,7 +374,7 @@ impl Daemon {
         Some(ChallengeSigner::new(name.clone(), move |text| keys.pkam.sign(SignatureHash::Sha256, text)))
     }
 
-    fn reply_name(&self, id: &Uuid) -> String {
+    pub(crate) fn reply_name(&self, id: &Uuid) -> String {
         format!("{id}.{}.{NAMESPACE}", self.config.device)
     }
 

@@ -129,7 +129,11 @@ fn listen_on(address: SocketAddr, dual_stack: bool) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+/// The addresses of a name or an address, in the order in which they are to be tried; a handful at most.
+///
+/// # Errors
+/// The name is unknown.
+pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
     if found.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
@@ -157,7 +161,11 @@ fn alternate(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
 
 type Attempt = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
-pub(crate) async fn connect_first(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+/// Connects to the first of these addresses that answers, as [`connect_tcp`] does, without asking for any name.
+///
+/// # Errors
+/// None answers; the first failure is told.
+pub async fn connect_first(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut waiting = addresses.into_iter();
     let mut running: Vec<Attempt> = Vec::new();
     let mut first_failure = None;

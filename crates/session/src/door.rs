@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use postern_crypto::Ed25519PublicKey;
 use postern_identity::Voucher;
@@ -41,7 +42,7 @@ pub struct Knocked {
 #[derive(Debug)]
 pub struct Admitted {
     signed: SignedRequest,
-    permits: Option<PermitOpen>,
+    guest: Guest,
 }
 
 /// The session that lives under an id now.
@@ -88,6 +89,8 @@ pub enum Denied {
     NoSession,
     /// No room to remember the request.
     Full,
+    /// The target's name leads to an address that is dialled only when it is listed itself.
+    Address(IpAddr),
 }
 
 impl Door {
@@ -157,16 +160,29 @@ impl Door {
         if *is_ssh {
             self.allows(guest.permits.as_ref(), &HostPort::localhost(sshd_port))?;
         }
-        Ok(Admitted { permits: guest.permits.clone(), signed })
+        Ok(Admitted { guest: guest.clone(), signed })
     }
 
-    /// Whether a session may reach a target that was named inside it: the device's own list, then what policy said when the
-    /// session began. The comparison is of text; whoever dials the target checks the address as well.
+    /// Whether a guest may reach a target that was named inside its session: the device's own list, then what policy said
+    /// last. The comparison is of text; whoever dials the target asks [`Door::may_dial`] for each address.
     ///
     /// # Errors
     /// [`Denied::Target`], [`Denied::Policy`].
-    pub fn may_reach(&self, session: &Admitted, target: &HostPort) -> Result<(), Denied> {
-        self.allows(session.permits.as_ref(), target)
+    pub fn may_reach(&self, guest: &Guest, target: &HostPort) -> Result<(), Denied> {
+        self.allows(guest.permits.as_ref(), target)
+    }
+
+    /// Whether an address that a permitted name leads to may be dialled for this guest. Link-local addresses, where clouds
+    /// have their metadata, and those that are no single machine's are dialled only when a list names the address itself.
+    ///
+    /// # Errors
+    /// [`Denied::Address`].
+    pub fn may_dial(&self, guest: &Guest, address: SocketAddr) -> Result<(), Denied> {
+        let listed = |list: &PermitOpen| list.names(address);
+        if !is_special(address.ip()) || listed(&self.permit_open) || guest.permits.as_ref().is_some_and(listed) {
+            return Ok(());
+        }
+        Err(Denied::Address(address.ip()))
     }
 
     fn allows(&self, permits: Option<&PermitOpen>, target: &HostPort) -> Result<(), Denied> {
@@ -194,6 +210,11 @@ impl Guest {
     /// Who it is.
     pub fn at_sign(&self) -> &AtSign {
         &self.at_sign
+    }
+
+    /// What lets the guest in, in a word: `manager` or `policy`.
+    pub fn rule(&self) -> &'static str {
+        if self.permits.is_some() { "policy" } else { "manager" }
     }
 }
 
@@ -225,9 +246,9 @@ impl Admitted {
         self.signed.voucher()
     }
 
-    /// What policy lets the client reach; `None`: it is a manager and is not narrowed.
-    pub fn permits(&self) -> Option<&PermitOpen> {
-        self.permits.as_ref()
+    /// Who was let in, and how far.
+    pub fn guest(&self) -> &Guest {
+        &self.guest
     }
 }
 
@@ -235,7 +256,7 @@ impl Denied {
     /// The code of the refusal that a sealed client is sent.
     pub fn code(&self) -> RefusalCode {
         match self {
-            Self::Target { .. } | Self::Policy { .. } => RefusalCode::NotPermitted,
+            Self::Target { .. } | Self::Policy { .. } | Self::Address(_) => RefusalCode::NotPermitted,
             Self::Replayed | Self::Live => RefusalCode::Replayed,
             Self::Expired { .. } => RefusalCode::Expired,
             Self::Identity => RefusalCode::Identity,
@@ -244,6 +265,23 @@ impl Denied {
         }
     }
 }
+
+/// Addresses that nobody means who names a host: no single machine's, or a cloud's metadata service.
+fn is_special(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [first, ..] = v4.octets();
+            first == 0 || v4.is_link_local() || v4.is_multicast() || v4.is_broadcast() || v4 == ALIBABA_METADATA
+        }
+        IpAddr::V6(v6) => {
+            v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local() || v6 == AWS_METADATA
+        }
+    }
+}
+
+/// Metadata services that are not link-local: Alibaba Cloud's, and that of AWS over IPv6.
+const ALIBABA_METADATA: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
+const AWS_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254);
 
 /// Whole seconds of milliseconds.
 fn seconds(ms: u64) -> i64 {
@@ -274,6 +312,10 @@ impl fmt::Display for Denied {
             Self::Identity => f.write_str("The request is signed by the identity key of another atSign"),
             Self::Live => f.write_str("A session with this id is already live"),
             Self::NoSession => f.write_str("The session to go on with is over; begin a new one"),
+            Self::Address(address) => write!(
+                f,
+                "The target is at {address}, an address that is dialled only when the daemon's --permit-open lists it itself"
+            ),
             Self::Full => f.write_str("The device has seen too many requests in the last minutes; try again later"),
         }
     }
@@ -520,12 +562,44 @@ mod tests {
         let mut door = Door::new(PermitOpen::parse("localhost:22,db:5432").unwrap());
         let guest = Guest::by_policy(alice.voucher.at_sign(), PermitOpen::parse("localhost:*").unwrap());
         let admitted = door.knock_sealed(&guest, alice.ask(|_| ()).unwrap(), 22, None, NOW).unwrap();
-        assert_eq!(door.may_reach(&admitted, &HostPort::localhost(22)), Ok(()));
+        let guest = admitted.guest();
+        assert_eq!((guest.rule(), door.may_reach(guest, &HostPort::localhost(22))), ("policy", Ok(())));
         assert!(matches!(
-            door.may_reach(&admitted, &HostPort { host: "db".into(), port: 5432 }),
+            door.may_reach(guest, &HostPort { host: "db".into(), port: 5432 }),
             Err(Denied::Policy { .. })
         ));
-        assert!(matches!(door.may_reach(&admitted, &HostPort::localhost(23)), Err(Denied::Target { .. })));
+        assert!(matches!(door.may_reach(guest, &HostPort::localhost(23)), Err(Denied::Target { .. })));
+    }
+
+    #[test]
+    fn a_name_does_not_lead_to_metadata_unless_the_address_is_listed() {
+        let guest = manager("alice");
+        let open = Door::new(PermitOpen::anything());
+        let at = |text: &str| SocketAddr::new(text.parse().unwrap(), 80);
+        for special in [
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "fe80::1",
+            "fd00:ec2::254",
+            "100.100.100.200",
+            "0.0.0.0",
+            "::",
+            "224.0.0.1",
+            "ff02::1",
+            "255.255.255.255",
+        ] {
+            assert_eq!(open.may_dial(&guest, at(special)), Err(Denied::Address(special.parse().unwrap())), "{special}");
+        }
+        for usual in ["127.0.0.1", "::1", "10.0.0.1", "192.168.1.1", "203.0.113.7", "fd00::1", "2001:db8::1"] {
+            assert_eq!(open.may_dial(&guest, at(usual)), Ok(()), "{usual}");
+        }
+        let listed = Door::new(PermitOpen::parse("*:*,169.254.169.254:80,[fe80::1]:*").unwrap());
+        assert_eq!(listed.may_dial(&guest, at("169.254.169.254")), Ok(()));
+        assert_eq!(listed.may_dial(&guest, at("::ffff:169.254.169.254")), Ok(()));
+        assert_eq!(listed.may_dial(&guest, at("fe80::1")), Ok(()));
+        assert!(listed.may_dial(&guest, "169.254.169.254:81".parse().unwrap()).is_err());
+        let policy = Guest::by_policy(guest.at_sign(), PermitOpen::parse("169.254.169.254:80").unwrap());
+        assert_eq!(open.may_dial(&policy, at("169.254.169.254")), Ok(()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Which targets a device lets anybody reach.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::limits::PERMIT_ENTRIES;
 
@@ -58,6 +59,16 @@ impl PermitOpen {
         self.entries.iter().any(|entry| {
             entry.host.as_ref().is_none_or(|host| *host == target.host)
                 && entry.port.is_none_or(|port| port == target.port)
+        })
+    }
+
+    /// Whether an entry names this very address, with or without brackets: no star, and no name that leads to it.
+    pub fn names(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        self.entries.iter().any(|entry| {
+            let host = entry.host.as_deref().map(|host| host.trim_matches(['[', ']']));
+            host.and_then(|host| host.parse::<IpAddr>().ok()).is_some_and(|listed| listed.to_canonical() == ip)
+                && entry.port.is_none_or(|port| port == address.port())
         })
     }
 

@@ -1,0 +1,87 @@
+//! What a sealed session may dial: decided for each connection, on the addresses that are then dialled.
+
+use std::sync::{Arc, PoisonError};
+
+use postern_link::sealed::{Authorize, Future, Refusal, Target};
+use postern_net::tcp::{connect_first, resolve};
+use postern_observe::journal::{Entry, Event};
+use postern_proto::Uuid;
+use postern_session::{Denied, Guest, HostPort};
+use postern_streams::RefusalCode;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::daemon::Daemon;
+use crate::limits::TARGET;
+
+/// A session's way to its targets.
+pub(crate) struct Reach {
+    pub(crate) daemon: Arc<Daemon>,
+    pub(crate) id: Uuid,
+}
+
+impl Authorize for Reach {
+    fn dial<'a>(&'a self, target: &'a Target) -> Future<'a, Result<TcpStream, Refusal>> {
+        Box::pin(async move {
+            let target = match target {
+                Target::Ssh => HostPort::localhost(self.daemon.config.sshd_port),
+                Target::HostPort(HostPort { host, port }) => HostPort { host: host.to_lowercase(), port: *port },
+            };
+            // As it is now: what policy or the list of managers says may have changed since the session began.
+            let Some(guest) = self.daemon.live.guest(&self.id) else {
+                return Err(no(RefusalCode::NotPermitted, "the session is over"));
+            };
+            let dialled = self.reach(&guest, &target).await;
+            self.daemon.journal.record(Entry {
+                session: Some(self.id.to_string()),
+                who: Some(guest.at_sign().to_string()),
+                target: Some(target.to_string()),
+                address: dialled.as_ref().ok().and_then(|socket| socket.peer_addr().ok()).map(|a| a.to_string()),
+                rule: Some(guest.rule().to_owned()),
+                sealed: Some(true),
+                why: dialled.as_ref().err().map(|refusal| format!("{}: {}", refusal.code, refusal.text)),
+                ..Entry::of(if dialled.is_ok() { Event::Stream } else { Event::Refused })
+            });
+            dialled
+        })
+    }
+}
+
+impl Reach {
+    /// The name is looked up once, and what was found is checked and dialled.
+    async fn reach(&self, guest: &Guest, target: &HostPort) -> Result<TcpStream, Refusal> {
+        self.door(|door| door.may_reach(guest, target))?;
+        let work = async {
+            let host = target.host.trim_matches(['[', ']']);
+            let found = resolve(host, target.port).await;
+            let found = found.map_err(|_| no(RefusalCode::NameUnknown, &format!("{host} is not known here")))?;
+            let (good, bad): (Vec<_>, Vec<_>) =
+                found.into_iter().map(|at| self.door(|door| door.may_dial(guest, at)).map(|()| at)).partition(Result::is_ok);
+            if good.is_empty()
+                && let Some(Err(why)) = bad.into_iter().next()
+            {
+                return Err(why);
+            }
+            connect_first(good.into_iter().flatten().collect()).await.map_err(|error| {
+                let text = format!("{target}: {error}");
+                Refusal { text, ..Refusal::from(error) }
+            })
+        };
+        let late = || Err(no(RefusalCode::TargetUnreachable, &format!("{target} did not answer")));
+        timeout(TARGET, work).await.unwrap_or_else(|_| late())
+    }
+
+    fn door(&self, ask: impl FnOnce(&postern_session::Door) -> Result<(), Denied>) -> Result<(), Refusal> {
+        ask(&self.daemon.door.lock().unwrap_or_else(PoisonError::into_inner)).map_err(|denied| {
+            let code = match denied {
+                Denied::Address(_) => RefusalCode::ForbiddenAddress,
+                _ => RefusalCode::NotPermitted,
+            };
+            no(code, &denied.to_string())
+        })
+    }
+}
+
+fn no(code: RefusalCode, text: &str) -> Refusal {
+    Refusal { code, text: text.to_owned() }
+}
