@@ -1,6 +1,7 @@
 //! What the tests of the whole house share: a house whose client and device are behind NAT, watched
 //! for listening sockets from start to end.
 
+pub mod caller;
 mod matrix;
 mod own_tools;
 

@@ -1,0 +1,231 @@
+//! The device daemon as a real process, asked for sealed sessions by a client in the test's own hands.
+
+use std::net::TcpListener as StdListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use postern_house::caller::{Caller, TicketRelay, Wish};
+use postern_house::in_house;
+use postern_link::sealed::{Local, State, StreamRefused, Target, Why};
+use postern_net::tasks::Tasks;
+use postern_session::{HostPort, RefusalCode};
+use postern_testkit::{Listener, ListenerWatch, Options, Piece, Place, World, say};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+
+const LONG: Duration = Duration::from_secs(20);
+
+async fn within<T>(future: impl Future<Output = T>) -> anyhow::Result<T> {
+    timeout(LONG, future).await.context("not in time")
+}
+
+fn state(world: &World) -> PathBuf {
+    world.dir().join("caller")
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
+fn wish(relay: &TicketRelay) -> anyhow::Result<Wish> {
+    Ok(Wish {
+        ssh: false,
+        resume: Duration::ZERO,
+        idle: Duration::from_secs(60),
+        relays: vec![relay.place()?],
+        session: None,
+        epoch: 0,
+    })
+}
+
+/// The device's ssh server greets in the tunnel, a relay that is cut costs nothing, and nothing ever listens.
+#[test]
+fn an_ssh_session_is_sealed_and_goes_on_after_the_relay_is_cut() -> anyhow::Result<()> {
+    in_house(Options::default(), |world| {
+        let watch = ListenerWatch::start(&Place::here());
+        let before = Listener::all(&Place::here())?;
+        // The relay carries the last words while we look at the daemon.
+        let (runtime, tasks) = (runtime()?, Tasks::new());
+        runtime.block_on(async {
+            let relay = TicketRelay::start(&tasks).await?;
+            let caller = Caller::connect(world, World::CLIENT, state(world)).await?;
+            let wish = Wish { ssh: true, resume: Duration::from_secs(60), ..wish(&relay)? };
+            let (mut program, local) = tokio::io::duplex(64 * 1024);
+            let (_, session) = caller.session(&wish, Some(Local::new(local))).await?;
+            let mut greeting = [0; 8];
+            within(program.read_exact(&mut greeting)).await??;
+            ensure!(&greeting == b"SSH-2.0-", "{greeting:?}");
+            let facts = session.facts();
+            ensure!(facts.key_exchange == "X25519MLKEM768", "{facts:?}");
+
+            // The server's key exchange shows that our words have reached it.
+            program.write_all(b"SSH-2.0-test\r\n").await?;
+            let mut more = [0; 200];
+            within(program.read_exact(&mut more)).await??;
+            relay.cut();
+            // What is said while the way is lost arrives: a packet of such a length makes the server hang up.
+            program.write_all(&[0xff; 64]).await?;
+            within(program.read_to_end(&mut Vec::new())).await??;
+            let progress = session.progress();
+            ensure!((progress.state, progress.epoch) == (State::Live, 1), "{progress:?}");
+            ensure!(relay.guests() == 4, "{} came to the relay", relay.guests());
+            session.close("done").await;
+            within(session.ended()).await?;
+            anyhow::Ok(())
+        })?;
+        world.piece(Piece::Device)?.wait_for_line(LONG, |line| line.contains("sealed session goes on"))?;
+        world.piece(Piece::Device)?.wait_for_line(LONG, |line| line.contains("sealed session ended"))?;
+        let journal = world.home_of(World::DEVICE).join(".local/state/postern/journal/sshnpd.gateway@device.jsonl");
+        let text = std::fs::read_to_string(&journal).with_context(|| journal.display().to_string())?;
+        for event in ["began", "resumed", "stream"] {
+            ensure!(text.contains(&format!(r#""event":"{event}""#)), "no {event:?} in the journal: {text}");
+        }
+        ensure!(text.contains(r#""sealed":true"#) && text.contains(r#""rule":"manager""#), "{text}");
+        let (_, seen) = watch.finish()?;
+        // The test's own relay listens; the daemon and what it dials do not.
+        ensure!(seen.difference(&before).count() <= 1, "{seen:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn targets_are_authorised_at_the_moment_of_dialling() -> anyhow::Result<()> {
+    let neighbour = StdListener::bind("127.0.0.1:0")?;
+    neighbour.set_nonblocking(true)?;
+    let port = neighbour.local_addr()?.port();
+    let permit_open = vec![format!("localhost:{port}"), format!("169.254.1.9:{port}"), "*:9".to_owned()];
+    in_house(Options { permit_open, ..Options::default() }, |world| {
+        let ssh_port = world.ssh_port();
+        runtime()?.block_on(async {
+            let tasks = Tasks::new();
+            let relay = TicketRelay::start(&tasks).await?;
+            let caller = Caller::connect(world, World::CLIENT, state(world)).await?;
+            let (_, session) = caller.session(&wish(&relay)?, None).await?;
+            let neighbour = TcpListener::from_std(neighbour)?;
+
+            // Two targets in one session.
+            let (mut program, local) = tokio::io::duplex(1000);
+            let carrying = session.clone();
+            let target = Target::HostPort(HostPort::localhost(port));
+            drop(tasks.spawn(async move { carrying.carry(Local::new(local), target).await }));
+            let (mut socket, _) = within(neighbour.accept()).await??;
+            program.write_all(b"hello").await?;
+            let mut heard = [0; 5];
+            within(socket.read_exact(&mut heard)).await??;
+            ensure!(&heard == b"hello", "{heard:?}");
+            let (mut program, local) = tokio::io::duplex(1000);
+            let carrying = session.clone();
+            let target = Target::HostPort(HostPort::localhost(ssh_port));
+            drop(tasks.spawn(async move { carrying.carry(Local::new(local), target).await }));
+            let mut greeting = [0; 4];
+            within(program.read_exact(&mut greeting)).await??;
+            ensure!(&greeting == b"SSH-", "{greeting:?}");
+
+            for (host, port, words) in [
+                ("localhost", 1, "denied based on daemon --permit-open"),
+                // The same place by another name is another target.
+                ("127.0.0.1", port, "denied based on daemon --permit-open"),
+                ("169.254.169.254", 9, "an address that is dialled only when"),
+                ("0.0.0.0", 9, "an address that is dialled only when"),
+                ("[fe80::1]", 9, "an address that is dialled only when"),
+                ("[::ffff:169.254.169.254]", 9, "an address that is dialled only when"),
+                ("no-such-name.invalid", 9, "is not known here"),
+                ("localhost", 9, "refused"),
+            ] {
+                let target = Target::HostPort(HostPort { host: host.into(), port });
+                let refused = match within(session.open(target)).await? {
+                    Err(StreamRefused::Refused(code, text)) => format!("{code}: {text}"),
+                    Err(other) => format!("{other}"),
+                    Ok(_) => "it was opened".to_owned(),
+                };
+                say(format_args!("{host}:{port}: {refused}"));
+                ensure!(refused.contains(words), "{host}:{port}: {refused}");
+            }
+            anyhow::Ok(())
+        })
+    })
+}
+
+#[test]
+fn a_request_is_served_once_and_refusals_are_signed() -> anyhow::Result<()> {
+    in_house(Options { strangers: vec!["@stranger".into()], ..Options::default() }, |world| {
+        runtime()?.block_on(async {
+            let tasks = Tasks::new();
+            let relay = TicketRelay::start(&tasks).await?;
+            let mut caller = Caller::connect(world, World::CLIENT, state(world)).await?;
+            let wish = wish(&relay)?;
+
+            // Sent again, it dials nobody and says nothing that could end the session.
+            let request = caller.request(&wish, |_| ())?;
+            caller.send(&request).await?;
+            let plan = caller.plan(&wish, request.waiting, &request.session, None);
+            let session = within(postern_link::sealed::dial(plan, LONG, &tasks)).await??;
+            let guests = relay.guests();
+            let name = "npt_request.gateway.sshnp";
+            caller.client().notify(&"@device".parse_at()?, name, &request.text, None).await?;
+            ensure!(caller.hears_nothing(&request.session, Duration::from_secs(2)).await, "a replay is answered");
+            ensure!(relay.guests() == guests, "the device dialled for a replay");
+            ensure!(session.progress().state == State::Live, "{:?}", session.progress());
+
+            let mut refused = async |wish: &Wish, change: &dyn Fn(&mut postern_session::Offer)| {
+                let request = caller.request(wish, change)?;
+                caller.send(&request).await?;
+                let (code, message) = caller.refusal(&request).await?;
+                say(format_args!("{code}: {message}"));
+                anyhow::Ok(code)
+            };
+            let late = |offer: &mut postern_session::Offer| {
+                offer.issued_ms -= 400_000;
+                offer.expires_ms -= 400_000;
+            };
+            ensure!(refused(&wish, &late).await? == RefusalCode::Expired);
+            let resumed = Wish { epoch: 1, ..wish.clone() };
+            ensure!(refused(&resumed, &|_| ()).await? == RefusalCode::NoSession);
+            let elsewhere = |offer: &mut postern_session::Offer| offer.relays.clear();
+            ensure!(refused(&wish, &elsewhere).await? == RefusalCode::RelayUnreachable);
+            let other = |offer: &mut postern_session::Offer| {
+                offer.device = postern_session::DeviceName::parse("another").unwrap_or_else(|_| offer.device.clone());
+            };
+            ensure!(refused(&wish, &other).await? == RefusalCode::Identity);
+
+            // Somebody whom the device does not know hears nothing.
+            let mut stranger = Caller::connect(world, "@stranger", world.dir().join("stranger")).await?;
+            let request = stranger.request(&wish, |_| ())?;
+            stranger.send(&request).await?;
+            ensure!(stranger.hears_nothing(&request.session, Duration::from_secs(2)).await, "a stranger is answered");
+            ensure!(relay.guests() == guests, "the device dialled for a stranger");
+
+            session.close("done").await;
+            ensure!(matches!(within(session.ended()).await?.why, Why::Closed(_)));
+            anyhow::Ok(())
+        })
+    })
+}
+
+#[test]
+fn an_idle_npt_session_ends_when_the_client_said() -> anyhow::Result<()> {
+    in_house(Options::default(), |world| {
+        runtime()?.block_on(async {
+            let tasks = Tasks::new();
+            let relay = TicketRelay::start(&tasks).await?;
+            let caller = Caller::connect(world, World::CLIENT, state(world)).await?;
+            let wish = Wish { idle: Duration::from_secs(2), ..wish(&relay)? };
+            let (_, session) = caller.session(&wish, None).await?;
+            let ended = within(session.ended()).await?;
+            ensure!(matches!(&ended.why, Why::ClosedByPeer(why) if why.contains("no connection")), "{ended:?}");
+            anyhow::Ok(())
+        })
+    })
+}
+
+trait ParseAt {
+    fn parse_at(&self) -> anyhow::Result<postern_proto::AtSign>;
+}
+
+impl ParseAt for str {
+    fn parse_at(&self) -> anyhow::Result<postern_proto::AtSign> {
+        Ok(postern_proto::AtSign::parse(self)?)
+    }
+}
