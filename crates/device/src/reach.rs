@@ -55,8 +55,10 @@ impl Reach {
             let host = target.host.trim_matches(['[', ']']);
             let found = resolve(host, target.port).await;
             let found = found.map_err(|_| no(RefusalCode::NameUnknown, &format!("{host} is not known here")))?;
-            let (good, bad): (Vec<_>, Vec<_>) =
-                found.into_iter().map(|at| self.door(|door| door.may_dial(guest, at)).map(|()| at)).partition(Result::is_ok);
+            let (good, bad): (Vec<_>, Vec<_>) = found
+                .into_iter()
+                .map(|at| self.door(|door| door.may_dial(guest, at)).map(|()| at))
+                .partition(Result::is_ok);
             if good.is_empty()
                 && let Some(Err(why)) = bad.into_iter().next()
             {

@@ -11,8 +11,8 @@ use postern_observe::journal::{Entry, Event};
 use postern_proto::{AtSign, Notification, SigningKeyName, Uuid};
 use postern_rendezvous::{AuthLine, ChallengeSigner, EscrProver, Side, SignedLine};
 use postern_session::{
-    AsksSealed, Denied, Dialect, EnrollmentFault, Envelope, EnvelopeError, EphemeralSshKey, Guest, Knocked, NAMESPACE, NptRequest,
-    RelayAuth as Asked, Reply, SessionRequest, SshRequest, StreamKeys,
+    AsksSealed, Denied, Dialect, EnrollmentFault, Envelope, EnvelopeError, EphemeralSshKey, Guest, Knocked, NAMESPACE,
+    NptRequest, RelayAuth as Asked, Reply, SessionRequest, SshRequest, StreamKeys,
 };
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -20,8 +20,8 @@ use zeroize::Zeroizing;
 
 use crate::cli::MinSecurity;
 use crate::daemon::{Daemon, TELL};
-use crate::live::{Ending, Session};
 use crate::limits::{MUTEX, NOT_MINE, REPLY_LIFE};
+use crate::live::{Ending, Session};
 
 /// What the signatures of a request have shown.
 struct Signed {
@@ -32,7 +32,8 @@ struct Signed {
 }
 
 /// What a client is told that asks for a session of 2024 where none is served.
-const ONLY_SEALED: &str = "This device serves sealed sessions alone (--min-security sealed): use a newer client and relay";
+const ONLY_SEALED: &str =
+    "This device serves sealed sessions alone (--min-security sealed): use a newer client and relay";
 
 /// What the client is told of a key that is not what this device remembers.
 pub(crate) fn on_the_device(error: &TrustError) -> String {

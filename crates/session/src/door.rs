@@ -273,9 +273,7 @@ fn is_special(address: IpAddr) -> bool {
             let [first, ..] = v4.octets();
             first == 0 || v4.is_link_local() || v4.is_multicast() || v4.is_broadcast() || v4 == ALIBABA_METADATA
         }
-        IpAddr::V6(v6) => {
-            v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local() || v6 == AWS_METADATA
-        }
+        IpAddr::V6(v6) => v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local() || v6 == AWS_METADATA,
     }
 }
 
