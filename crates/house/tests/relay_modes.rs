@@ -151,7 +151,8 @@ fn refused(world: &mut World, daemon: &str, words: &[&str], why: &str) -> anyhow
 
 #[test]
 fn a_relay_without_a_port_for_all_says_so() -> anyhow::Result<()> {
-    in_house(Options::default(), |world| {
+    let relay_words = ["--behave-as", "5.11"].map(str::to_owned).to_vec();
+    in_house(Options { relay_words, ..Options::default() }, |world| {
         let mut sshnp = world.sshnp();
         sshnp.args(["--443", "--", "true"]);
         let output = run(sshnp, SESSION)?.exited(1)?;

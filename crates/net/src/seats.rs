@@ -57,11 +57,13 @@ struct Inner {
 }
 
 /// Where a connection comes from: an IPv4 address or an IPv6 /64.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Origin(u64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin(u64);
 
 impl Origin {
-    fn of(ip: IpAddr) -> Self {
+    /// The origin of this address; IPv4 in IPv6 counts as IPv4.
+    #[must_use]
+    pub fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             // The upper half would be a multicast prefix (ff00::/8), which no connection comes from.
             IpAddr::V4(v4) => Self(0xffff_ffff_0000_0000 | u64::from(v4.to_bits())),

@@ -15,7 +15,7 @@ use postern_proto::{AtSign, ServerAddress};
 use postern_rendezvous::limits::{DETECT_WINDOW, KEY_RECHECK};
 
 use self::file::File;
-use crate::limits::{LONGEST_DETECT_WINDOW, MANAGERS, SINGLE_PORT};
+use crate::limits::{LONGEST_DETECT_WINDOW, MANAGERS, PORT, SINGLE_PORT};
 
 /// Joins the outbound sockets of a client and a device; sees ciphertext only.
 ///
@@ -41,10 +41,14 @@ struct Flags {
     /// Address that ports are bound to.
     #[arg(long, default_value = "::", value_name = "ADDRESS")]
     bind: IpAddr,
-    /// Serve clients and devices that can reach one port only, too. It is plain TCP.
+    /// The one port for sealed sessions, and for clients and devices of NoPorts that use --443; 0 takes any that is free
+    /// [default: 4443, or a free one where that is taken].
+    #[arg(long, value_name = "PORT")]
+    bind_port: Option<u16>,
+    /// Let that port be 443, which gets through most firewalls.
     #[arg(long = "443")]
     single: bool,
-    /// That port [default: 443].
+    /// With --443: this port instead.
     #[arg(long = "443-bind-port", value_name = "PORT")]
     single_port: Option<u16>,
     /// Milliseconds after which a socket that says nothing is asked for a proof.
@@ -91,6 +95,15 @@ pub(crate) enum Generation {
     Current,
 }
 
+/// The port for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Port {
+    /// 0: any.
+    pub(crate) number: u16,
+    /// Somebody wants this one and no other.
+    pub(crate) named: bool,
+}
+
 /// What the relay is to do.
 pub(crate) struct Config {
     pub(crate) at_sign: AtSign,
@@ -100,7 +113,8 @@ pub(crate) struct Config {
     managers: Vec<AtSign>,
     pub(crate) root: ServerAddress,
     pub(crate) bind: IpAddr,
-    pub(crate) single_port: Option<u16>,
+    /// None: as an old relay, without.
+    pub(crate) port: Option<Port>,
     pub(crate) detect_window: Duration,
     pub(crate) key_recheck: Duration,
     pub(crate) generation: Generation,
@@ -140,6 +154,7 @@ fn check(flags: Flags, file: File) -> Result<Config, String> {
     if file.atsign.passphrase.is_some() {
         return Err("the configuration file has a passphrase: encrypted key files are not supported".into());
     }
+    let port = port(&flags, &file);
     let name = flags.at_sign.or(file.atsign.atsign).ok_or("name the relay's atSign with -a")?;
     let host = flags.host.or(file.network.ip).ok_or("name the address that clients and devices dial with -i")?;
     let fits = |c: char| c.is_ascii_graphic() && c != ',';
@@ -159,11 +174,6 @@ fn check(flags: Flags, file: File) -> Result<Config, String> {
         return Err("--manager: either open or names".into());
     }
     let managers = managers.into_iter().map(at_sign).collect::<Result<_, _>>()?;
-    let typed_port = flags.single_port.or(file.network.single_port);
-    let single = flags.single || file.network.single;
-    if typed_port.is_some() && !single {
-        say("[WARN] --443-bind-port has no effect without --443");
-    }
     let window = flags.relay_auth_detect_window_ms.map_or(DETECT_WINDOW, Duration::from_millis);
     if window > LONGEST_DETECT_WINDOW {
         let most = LONGEST_DETECT_WINDOW.as_millis();
@@ -181,12 +191,29 @@ fn check(flags: Flags, file: File) -> Result<Config, String> {
         managers,
         root: parse_root(&root).map_err(|e| e.to_string())?,
         bind: flags.bind,
-        single_port: single.then(|| typed_port.unwrap_or(SINGLE_PORT)),
+        port,
         detect_window: window,
         key_recheck: recheck,
         generation: flags.behave_as,
         verbosity: Verbosity::of(flags.verbose || file.runtime.verbose, flags.debug),
     })
+}
+
+fn port(flags: &Flags, file: &File) -> Option<Port> {
+    let typed = flags.single_port.or(file.network.single_port);
+    let single = flags.single || file.network.single;
+    if typed.is_some() && !single {
+        say("[WARN] --443-bind-port has no effect without --443");
+    }
+    let named = flags.bind_port.or(file.network.port);
+    if single {
+        if named.is_some() {
+            say("[WARN] --bind-port has no effect with --443; choose the port with --443-bind-port");
+        }
+        return Some(Port { number: typed.unwrap_or(SINGLE_PORT), named: true });
+    }
+    let ours = flags.behave_as == Generation::Current;
+    ours.then(|| Port { number: named.unwrap_or(PORT), named: named.is_some() })
 }
 
 #[cfg(test)]
@@ -204,12 +231,13 @@ mod tests {
     fn the_file_says_everything_and_the_command_line_beats_it() {
         let config = parse(&[], YAML).unwrap();
         assert_eq!((config.at_sign.as_str(), config.host.as_str()), ("@relay", "relay.example"));
-        assert_eq!(config.single_port, Some(8443));
+        let named = |number| Some(Port { number, named: true });
+        assert_eq!(config.port, named(8443));
         let name = |text| AtSign::parse(text).unwrap();
         assert!(config.serves(&name("a")) && config.serves(&name("b")) && !config.serves(&name("c")));
         let config = parse(&["-a", "@other", "-i", "10.0.0.1", "-m", "open", "--443-bind-port", "9443"], YAML).unwrap();
         assert_eq!((config.at_sign.as_str(), config.host.as_str()), ("@other", "10.0.0.1"));
-        assert_eq!(config.single_port, Some(9443));
+        assert_eq!(config.port, named(9443));
         assert!(config.serves(&name("c")));
         let list = parse(&[], "atsign: {atsign: '@r'}\nnetwork: {ip: h}\naccess: {managers: ['@a', '@b']}").unwrap();
         assert!(list.serves(&name("b")) && !list.serves(&name("c")));
@@ -218,12 +246,20 @@ mod tests {
     #[test]
     fn defaults_of_old() {
         let config = parse(&["-a", "@r", "-i", "10.0.0.1"], "").unwrap();
-        assert_eq!(config.single_port, None);
+        assert_eq!(config.port, Some(Port { number: 4443, named: false }));
         assert_eq!(config.detect_window, Duration::from_millis(500));
         assert_eq!(config.generation, Generation::Current);
         assert!(config.serves(&AtSign::parse("anybody").unwrap()));
-        assert_eq!(parse(&["-a", "@r", "-i", "h", "--443"], "").unwrap().single_port, Some(443));
-        assert_eq!(parse(&["-a", "@r", "-i", "h", "--443-bind-port", "8443"], "").unwrap().single_port, None);
+        let port = |words: &[&str], yaml| {
+            let words = [&["-a", "@r", "-i", "h"], words].concat();
+            parse(&words, yaml).unwrap().port.map(|port| (port.number, port.named))
+        };
+        assert_eq!(port(&["--443"], ""), Some((443, true)));
+        assert_eq!(port(&["--443-bind-port", "8443"], ""), Some((4443, false)));
+        assert_eq!(port(&["--bind-port", "0"], "network: {bind-port: 5}"), Some((0, true)));
+        assert_eq!(port(&[], "network: {bind-port: 5}"), Some((5, true)));
+        assert_eq!(port(&["--behave-as", "5.11"], ""), None);
+        assert_eq!(port(&["--behave-as", "5.11", "--443"], ""), Some((443, true)));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use postern_net::seats::SeatLimits;
+use postern_rendezvous::HallRules;
 use postern_rendezvous::limits::{
     AUTH_WITHIN, DETECT_WINDOW, GRACE, KEY_RECHECK, LIVE_PAIRS, PROVE_WITHIN, UNAUTHENTICATED_PER_SIDE,
     WAITING_PER_SIDE,
@@ -32,13 +33,14 @@ pub const KEY_FETCH: Duration = Duration::from_secs(8);
 /// sessions are cut at the next look.
 pub const KEY_AGE: Duration = Duration::from_secs(60);
 
-/// Signing keys remembered: some 400 bytes each, 20 MiB in all when strangers publish the longest that is believed.
-pub const KEPT_KEYS: usize = 1024;
+/// Keys of strangers remembered, of each kind: some 400 bytes each, 80 MiB in all when strangers publish the longest that
+/// is believed.
+pub const KEPT_KEYS: usize = 4096;
 
 /// Clients that a relay may be kept for by name.
 pub const MANAGERS: usize = 256;
 
-/// The port for all, when no other is named: what gets through most firewalls.
+/// The port for all with `--443`, when no other is named: what gets through most firewalls.
 pub const SINGLE_PORT: u16 = 443;
 
 /// A longer wait for who speaks first would leave no time for a proof.
@@ -49,6 +51,48 @@ pub const MUTEX_LIFE: Duration = Duration::from_secs(30);
 
 /// Sockets from the port for all that may be under way to one session.
 pub const ADMISSIONS: usize = 16;
+
+/// Guests with tickets that may be on their way into the hall.
+pub const ARRIVALS: usize = 256;
+
+/// Of its bucket, what a ticket costs the address it comes from: reading it and one Ed25519 signature, some 50 µs.
+pub const TICKET_COST: u32 = 1;
+
+/// What a voucher costs besides that was not seen in the last minute: two RSA signatures and questions to two atServers.
+pub const VOUCHER_COST: u32 = 16;
+
+/// What flows into the bucket of an address each second: 2000 tickets, a tenth of a core; or 117 new vouchers.
+pub const CHECKS_PER_SECOND: u32 = 2000;
+
+/// What the bucket holds: a fleet of 235 gateways behind one address after the relay's restart.
+pub const CHECKS_AT_ONCE: u32 = 4000;
+
+/// Addresses (IPv6: /64) with a bucket that is not full: 32 bytes each.
+pub const BUDGETED_ADDRESSES: usize = 16_384;
+
+/// Tickets whose keys are being asked for; more wait. An atServer that does not answer takes a place for [`KEY_FETCH`].
+pub const KEY_FETCHES: usize = 256;
+
+/// Vouchers remembered that were believed in the last minute, by whoever has an atSign: 400 bytes each.
+pub const KEPT_VOUCHERS: usize = 16_384;
+
+/// A guest that is refused has this long to read why.
+pub const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What it may still send meanwhile: the first flight of a TLS handshake has 5 KiB.
+pub const FAREWELL_BYTES: u64 = 64 * 1024;
+
+/// How often the relay says anew where it is reached. The record lies at the atServer of the relay; nobody else writes it.
+pub const REPUBLISH: Duration = Duration::from_secs(6 * 3600);
+
+/// The same while it could not be said: at first, and longer each time.
+pub const PUBLISH_AGAIN: Duration = Duration::from_secs(5);
+
+/// A record that is not acknowledged by then is written again later; the relay can serve meanwhile.
+pub const PUBLISH_WITHIN: Duration = Duration::from_secs(10);
+
+/// The port for all, when no other is named: no privilege is needed for it.
+pub const PORT: u16 = 4443;
 
 /// News from guests to their session that may be under way; a guest with more to tell waits.
 pub const EVENTS: usize = 64;
@@ -92,6 +136,8 @@ pub struct RelayLimits {
     pub waiting_per_side: usize,
     /// Pairs of one session.
     pub live_pairs: usize,
+    /// Of sessions by ticket.
+    pub tickets: HallRules,
 }
 
 impl Default for RelayLimits {
@@ -109,6 +155,7 @@ impl Default for RelayLimits {
             unauthenticated_per_side: UNAUTHENTICATED_PER_SIDE,
             waiting_per_side: WAITING_PER_SIDE,
             live_pairs: LIVE_PAIRS,
+            tickets: HallRules::default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The daemon around the engine: hears requests, fetches the keys, answers with ports.
 
 mod opening;
+mod place;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use postern_rendezvous::{NAMESPACE, RelayRequest};
 use tokio::sync::Semaphore;
 
 use self::opening::Unopened;
-use crate::cli::{Config, Generation};
-use crate::engine::Relay;
+use crate::cli::{Config, Generation, Port};
+use crate::engine::{Relay, TicketKeys, TicketSpec};
 use crate::keys::KeyBook;
 use crate::limits::{DRAIN, HEARTBEAT, REQUESTS, RelayLimits};
 
@@ -30,7 +31,7 @@ pub(crate) enum SrvdError {
     Trust(TlsError),
     Login(ClientError),
     Signals(std::io::Error),
-    SinglePort(u16, std::io::Error),
+    Port(u16, std::io::Error),
 }
 
 struct Srvd {
@@ -85,12 +86,9 @@ pub(crate) async fn run(config: Config) -> Result<(), SrvdError> {
         ..RelayLimits::default()
     };
     // Before the login: who cannot have the port need not bother the atServer.
-    let relay = match config.single_port {
+    let relay = match config.port {
         None => Relay::new(limits, tasks.clone()),
-        Some(port) => {
-            let bound = Relay::with_single_port(limits, tasks.clone(), port);
-            bound.map_err(|error| SrvdError::SinglePort(port, error))?
-        }
+        Some(port) => bind(limits, &tasks, port)?,
     };
     let settings = Settings {
         root: config.root.clone(),
@@ -105,14 +103,13 @@ pub(crate) async fn run(config: Config) -> Result<(), SrvdError> {
     };
     // Answered behind `monitor` on the same connection: from here on nothing is missed.
     let _ = client.request(Request::Noop(Noop { ms: 0 })).await;
-    say(format_args!("srvd: monitor started for {} (version {})", config.at_sign, env!("CARGO_PKG_VERSION")));
-    if let Some(port) = relay.single_port() {
-        say(format_args!("srvd: single port {port}"));
-    }
-    ready::notify_ready();
-
     let keys = Arc::new(KeyBook::new(client.clone()));
     let srvd = Arc::new(Srvd { relay, client, config, keys, tasks: tasks.clone() });
+    srvd.open_port().await;
+    let at_sign = &srvd.config.at_sign;
+    say(format_args!("srvd: monitor started for {at_sign} (version {})", env!("CARGO_PKG_VERSION")));
+    ready::notify_ready();
+
     let requests = Arc::new(Semaphore::new(REQUESTS));
     loop {
         let push = tokio::select! {
@@ -133,7 +130,38 @@ pub(crate) async fn run(config: Config) -> Result<(), SrvdError> {
     Ok(())
 }
 
+fn bind(limits: RelayLimits, tasks: &Tasks, port: Port) -> Result<Relay, SrvdError> {
+    let Port { number, named } = port;
+    match Relay::with_single_port(limits.clone(), tasks.clone(), number) {
+        Ok(relay) => Ok(relay),
+        Err(error) if named => Err(SrvdError::Port(number, error)),
+        Err(error) => {
+            say(format_args!("[WARN] srvd: port {number} cannot be had ({error}): taking a free one; see --bind-port"));
+            Relay::with_single_port(limits, tasks.clone(), 0).map_err(|error| SrvdError::Port(0, error))
+        }
+    }
+}
+
 impl Srvd {
+    /// Lets guests in at the port for all, and says to everybody where it is.
+    async fn open_port(self: &Arc<Self>) {
+        let Some(port) = self.relay.single_port() else { return };
+        if self.config.generation != Generation::Current {
+            self.relay.serve_port(None);
+            return say(format_args!("srvd: single port {port}"));
+        }
+        let srvd = Arc::clone(self);
+        self.relay.serve_port(Some(TicketSpec {
+            relay: self.config.at_sign.clone(),
+            serves: Arc::new(move |client| srvd.config.serves(client)),
+            keys: Arc::clone(&self.keys) as Arc<dyn TicketKeys>,
+        }));
+        // Who reads that we are ready finds the record.
+        let published = self.publish_place(port).await;
+        self.tasks.spawn(Arc::clone(self).keep_place_published(port, published));
+        say(format_args!("srvd: single port {port}"));
+    }
+
     /// Everything in here can be caused by a stranger: nothing is said above DEBUG.
     async fn hear(&self, push: &Notification) {
         let from = &push.from;
@@ -205,8 +233,8 @@ impl fmt::Display for SrvdError {
             Self::Trust(error) => error.fmt(f),
             Self::Login(error) => error.fmt(f),
             Self::Signals(error) => write!(f, "cannot listen for signals: {error}"),
-            Self::SinglePort(port, error) => {
-                write!(f, "cannot listen on port {port}: {error}; choose another with --443-bind-port")
+            Self::Port(port, error) => {
+                write!(f, "cannot listen on port {port}: {error}; choose another with --bind-port, or --443-bind-port")
             }
         }
     }

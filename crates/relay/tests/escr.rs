@@ -30,6 +30,14 @@ fn limits() -> RelayLimits {
     RelayLimits { bind: IpAddr::V4(Ipv4Addr::LOCALHOST), detect_window: NEVER, ..RelayLimits::default() }
 }
 
+/// One port for all. Who says nothing there is asked soon.
+fn with_port(limits: RelayLimits) -> Relay {
+    let detect_window = Duration::from_millis(20);
+    let relay = Relay::with_single_port(RelayLimits { detect_window, ..limits }, Tasks::new(), 0).unwrap();
+    relay.serve_port(None);
+    relay
+}
+
 /// One key for both, which is enough: what it proves is in the names.
 fn key() -> &'static RsaPrivateKey {
     static KEY: OnceLock<RsaPrivateKey> = OnceLock::new();
@@ -228,7 +236,7 @@ async fn a_session_ends_when_its_key_is_revoked_and_not_when_nobody_can_tell() {
 
 #[tokio::test]
 async fn one_port_serves_many_sessions() {
-    let relay = Relay::with_single_port(limits(), Tasks::new(), 0).unwrap();
+    let relay = with_port(limits());
     let port = relay.single_port().unwrap();
     let names = ["1f9619ff-8b86-4d01-b42d-00cf4fc964ff", "2f9619ff-8b86-4d01-b42d-00cf4fc964ff"];
     for name in names {
@@ -269,7 +277,7 @@ async fn a_port_for_all_is_not_promised_where_there_is_none() {
 #[tokio::test]
 async fn who_does_not_answer_at_the_port_for_all_is_sent_away() {
     let prove_within = Duration::from_millis(200);
-    let relay = Relay::with_single_port(RelayLimits { prove_within, ..limits() }, Tasks::new(), 0).unwrap();
+    let relay = with_port(RelayLimits { prove_within, ..limits() });
     let mut slow = dial(relay.single_port().unwrap()).await;
     line(&mut slow).await;
     assert_eq!(line(&mut slow).await, "Socket auth failed\n");

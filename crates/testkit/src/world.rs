@@ -17,6 +17,8 @@ use crate::{Output, Place, Process, postern_bin};
 
 /// The server's port where nobody else can have it.
 const SERVER_PORT: u16 = 6464;
+/// The relay's port where nobody else can have it.
+const RELAY_PORT: u16 = 4443;
 /// The device's ssh port where nobody else can have it.
 const SSH_PORT: u16 = 2222;
 
@@ -83,6 +85,7 @@ pub struct World {
     server_address: SocketAddr,
     server_host: String,
     ssh_port: u16,
+    relay_port: u16,
     sshd_files: SshdFiles,
     dir: TempDir,
 }
@@ -158,6 +161,8 @@ impl World {
             None if options.places.device == Place::here() => free_port()?,
             None => SSH_PORT,
         };
+        // Below, that of the server's place: known before it runs, and the same when it comes back.
+        let relay_port = if local { free_port()? } else { RELAY_PORT };
         let authorized_keys = dir.path().join("device/.ssh/authorized_keys");
         let sshd_files = SshdFiles::lay_down(dir.path(), ssh_port, &authorized_keys)?;
         let mut world = Self {
@@ -169,6 +174,7 @@ impl World {
             server_address: SocketAddr::new(ip, server_port),
             server_host,
             ssh_port,
+            relay_port,
             sshd_files,
             dir,
             options,
@@ -205,6 +211,12 @@ impl World {
     /// Port of the device's ssh server, on the device's loopback.
     pub fn ssh_port(&self) -> u16 {
         self.ssh_port
+    }
+
+    /// The relay's one port, on the server's host, also after the relay has come back. Not with `--443` or an older
+    /// `--behave-as` among [`Options::relay_words`].
+    pub fn relay_port(&self) -> u16 {
+        self.relay_port
     }
 
     /// Where the pieces run.
@@ -331,11 +343,15 @@ impl World {
         command
     }
 
-    /// `srvd` of this atSign, ready for further words.
+    /// `srvd` of this atSign, ready for further words; but for the house's own on any free port, which it says.
     pub fn srvd(&self, at_sign: &str) -> Command {
         let mut command = self.postern(at_sign);
         command.args(["srvd", "-v", "-a", at_sign, "-i", &self.server_host]);
         command.arg("-k").arg(self.key_file(at_sign)).args(["--root-domain", &self.root()]);
+        if !self.options.relay_words.iter().any(|word| word == "--443") {
+            let port = if at_sign == Self::RELAY { self.relay_port } else { 0 };
+            command.args(["--bind-port", &port.to_string()]);
+        }
         command.args(&self.options.relay_words);
         command
     }

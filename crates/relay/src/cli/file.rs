@@ -43,6 +43,9 @@ pub(super) struct Network {
     pub(super) single: bool,
     #[serde(rename = "443-bind-port")]
     pub(super) single_port: Option<u16>,
+    /// Ours.
+    #[serde(rename = "bind-port")]
+    pub(super) port: Option<u16>,
 }
 
 #[derive(Default, Deserialize)]

@@ -1,17 +1,19 @@
-//! The port for all: a guest says by its proof which session it belongs to, and on which side.
+//! The port for all: a guest says by its first bytes what it is. A ticket says everything itself; who says nothing is
+//! asked, and says by its proof which session it belongs to, and on which side.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use postern_net::tcp;
-use postern_rendezvous::{AuthFailure, EscrLine, Proven};
+use postern_rendezvous::{AuthFailure, EscrLine, Proven, TicketClaim};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::guest::{Admitted, Guest};
-use super::{Live, Shared, proof};
+use super::{Live, Shared, proof, ticket};
 use crate::limits::ACCEPT_PAUSE;
 
 /// Accepts until the relay stops. Guests stand on the same seats as those of sessions with ports of their own.
@@ -43,7 +45,7 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
                 biased;
                 () = stop.cancelled() => {}
                 () = leave.cancelled() => {}
-                () = welcome(guest, &shared) => {}
+                () = welcome(guest, peer.ip(), &shared) => {}
             }
         });
     }
@@ -63,7 +65,16 @@ pub(super) async fn knocks(listener: TcpListener, stop: CancellationToken) {
     }
 }
 
-async fn welcome(mut guest: Guest, shared: &Shared) {
+async fn welcome(guest: Guest, peer: IpAddr, shared: &Shared) {
+    let mut first = [0];
+    match timeout(shared.limits.detect_window, guest.socket.peek(&mut first)).await {
+        Ok(Ok(0) | Err(_)) => {} // died
+        Ok(Ok(_)) if TicketClaim::begins(first[0]) => ticket::welcome(guest, peer, shared).await,
+        Ok(Ok(_)) | Err(_) => challenge(guest, shared).await,
+    }
+}
+
+async fn challenge(mut guest: Guest, shared: &Shared) {
     match timeout(shared.limits.prove_within, enter(&mut guest, shared)).await {
         Ok(Some(Ok((live, proven, record)))) => {
             let Some(guest) = guest.settle() else { return };

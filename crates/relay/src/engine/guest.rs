@@ -7,7 +7,7 @@ use std::sync::Arc;
 use postern_net::pump::{self, Carried};
 use postern_net::seats::{Seat, SettledSeat};
 use postern_proto::SigningKeyName;
-use postern_rendezvous::{AuthFailure, Side, SocketId};
+use postern_rendezvous::{AuthFailure, Refusal, Side, SocketId};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::Live;
 use super::proof::{self, Shown};
+use super::ticket::farewell;
 
 /// A socket, and what was read from it beyond its line.
 pub(super) struct Guest {
@@ -33,6 +34,8 @@ enum Place {
 pub(super) enum Fate {
     /// Hand your socket over, you are B.
     Give(oneshot::Sender<Guest>),
+    /// Say this and leave.
+    Refuse(Refusal),
     /// Take your partner's socket, you are A; join the two until the end.
     Receive { partner: oneshot::Receiver<Guest>, pair: Pair, stop: CancellationToken },
 }
@@ -135,6 +138,7 @@ impl Keeper {
         match fate {
             Ok(Fate::Give(to)) => drop(to.send(guest)),
             Ok(Fate::Receive { partner, pair, stop }) => join(guest, partner, pair, stop).await,
+            Ok(Fate::Refuse(refusal)) => farewell(guest, &refusal).await,
             Err(_closed) => {}
         }
     }

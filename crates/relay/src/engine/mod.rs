@@ -1,9 +1,12 @@
 //! The relay's engine: opens sessions within limits and counts them. One session is one task, see [`session`](self).
 
+mod budget;
 mod entrance;
 mod guest;
+mod hall;
 mod proof;
 mod session;
+mod ticket;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,7 +31,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::{ADMISSIONS, RelayLimits};
+pub use self::ticket::{TicketKeys, TicketSpec};
+use crate::limits::{ADMISSIONS, ARRIVALS, RelayLimits};
 
 /// Whether this signature over this text is of the atSign to which the side belongs. Called on the relay's tasks: it
 /// must not block for longer than a signature takes.
@@ -169,6 +173,8 @@ pub struct Totals {
     pub bytes: u64,
     /// Sockets closed because they did not prove whose they are, or not in time.
     pub not_authenticated: u64,
+    /// Tickets refused.
+    pub tickets_refused: u64,
 }
 
 /// A relay: its limits, its sessions, its counters. Clones share them.
@@ -184,6 +190,9 @@ struct Shared {
     open: Mutex<Open>,
     counters: Counters,
     single_port: Option<NonZeroU16>,
+    /// What listens at that port, until it is served.
+    entrance: Mutex<Option<TcpListener>>,
+    desk: OnceLock<Arc<ticket::Desk>>,
     knock_port: OnceLock<Option<NonZeroU16>>,
 }
 
@@ -211,6 +220,7 @@ struct Counters {
     pairs: AtomicU64,
     bytes: AtomicU64,
     not_authenticated: AtomicU64,
+    tickets_refused: AtomicU64,
 }
 
 impl Relay {
@@ -220,24 +230,45 @@ impl Relay {
         Self::made(limits, tasks, None)
     }
 
-    /// The same with a port for all sessions that want no ports of their own. To be called within the runtime.
+    /// The same with a port for all sessions that want no ports of their own, and for tickets. Guests are let in when it
+    /// is [served](Self::serve_port). To be called within the runtime.
     ///
     /// # Errors
     /// `port` cannot be had.
     pub fn with_single_port(limits: RelayLimits, tasks: Tasks, port: u16) -> io::Result<Self> {
         let listener = tcp::listen(SocketAddr::new(limits.bind, port))?;
         let port = NonZeroU16::new(listener.local_addr()?.port()).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let relay = Self::made(limits, tasks, Some(port));
-        relay.shared.tasks.spawn(entrance::serve(listener, Arc::clone(&relay.shared)));
-        Ok(relay)
+        Ok(Self::made(limits, tasks, Some((port, listener))))
     }
 
-    fn made(limits: RelayLimits, tasks: Tasks, single_port: Option<NonZeroU16>) -> Self {
-        let seats = Seats::new(limits.seats);
-        let (open, counters) = (Mutex::default(), Counters::default());
-        Self {
-            shared: Arc::new(Shared { limits, seats, tasks, open, counters, single_port, knock_port: OnceLock::new() }),
+    fn made(limits: RelayLimits, tasks: Tasks, port: Option<(NonZeroU16, TcpListener)>) -> Self {
+        let (single_port, entrance) = port.unzip();
+        let shared = Shared {
+            seats: Seats::new(limits.seats),
+            limits,
+            tasks,
+            open: Mutex::default(),
+            counters: Counters::default(),
+            single_port,
+            entrance: Mutex::new(entrance),
+            desk: OnceLock::new(),
+            knock_port: OnceLock::new(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Lets guests in at the port for all: with `tickets` those who have one, too. Who came before has waited in the
+    /// system's queue. Does nothing the second time, or where there is no such port. To be called within the runtime.
+    pub fn serve_port(&self, tickets: Option<TicketSpec>) {
+        let shared = &self.shared;
+        let listener = shared.entrance.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(listener) = listener else { return };
+        if let Some(spec) = tickets {
+            let (hall, arrivals) = mpsc::channel(ARRIVALS);
+            drop(shared.desk.set(Arc::new(ticket::Desk::new(spec, hall))));
+            shared.tasks.spawn(hall::run(Arc::clone(shared), arrivals));
         }
+        shared.tasks.spawn(entrance::serve(listener, Arc::clone(shared)));
     }
 
     /// The port for all.
@@ -354,6 +385,7 @@ impl Relay {
             pairs: read(&counters.pairs),
             bytes: read(&counters.bytes),
             not_authenticated: read(&counters.not_authenticated),
+            tickets_refused: read(&counters.tickets_refused),
         }
     }
 }
@@ -368,6 +400,11 @@ impl Shared {
     /// The counts are changed in single steps, so a poisoned lock is still good.
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_pair(&self, carried: Carried) {
+        self.counters.pairs.fetch_add(1, Ordering::Relaxed);
+        self.counters.bytes.fetch_add(carried.a_to_b + carried.b_to_a, Ordering::Relaxed);
     }
 
     fn live(&self, session_id: &str) -> Option<Arc<Live>> {

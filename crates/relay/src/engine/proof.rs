@@ -131,7 +131,7 @@ pub(super) fn refuse(guest: &Guest) {
 }
 
 /// Reads one line, bounded; what came after it is kept. None: the socket died.
-async fn read_line(guest: &mut Guest) -> Option<Result<Vec<u8>, AuthFailure>> {
+pub(super) async fn read_line(guest: &mut Guest) -> Option<Result<Vec<u8>, AuthFailure>> {
     let mut line = Vec::with_capacity(READ_BYTES);
     let end = loop {
         let seen = line.len();

@@ -150,9 +150,7 @@ impl Running {
         self.tally.pairs += 1;
         self.tally.carried.a_to_b += carried.a_to_b;
         self.tally.carried.b_to_a += carried.b_to_a;
-        let counters = &self.permit.shared.counters;
-        counters.pairs.fetch_add(1, Ordering::Relaxed);
-        counters.bytes.fetch_add(carried.a_to_b + carried.b_to_a, Ordering::Relaxed);
+        self.permit.shared.count_pair(carried);
         debug!(a = a.0, ?carried, "pair ended");
         self.meeting.pair_ended(a);
     }
@@ -275,7 +273,7 @@ impl Running {
     }
 }
 
-async fn until(moment: Option<Instant>) {
+pub(super) async fn until(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment.into()).await,
         None => pending().await,
