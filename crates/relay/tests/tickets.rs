@@ -162,7 +162,7 @@ async fn talk(a: &mut TcpStream, b: &mut TcpStream, text: &[u8]) {
 async fn two_guests_with_vouchers_are_joined_without_a_word_of_the_relay() {
     let house = House::new(HallRules::default());
     for (session, first) in [(1, Side::A), (2, Side::B)] {
-        let line = |side| if side == Side::A { &*CLIENT } else { &*DEVICE }.line(&to(session, side));
+        let line = |side| if side == Side::A { &CLIENT } else { &DEVICE }.line(&to(session, side));
         let one = house.show(&line(first)).await;
         let two = house.show(&line(first.other())).await;
         let (mut a, mut b) = if first == Side::A { (one, two) } else { (two, one) };
