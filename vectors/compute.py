@@ -4,12 +4,14 @@ session keys, relay authentication. Independent of our own code: pyca/cryptograp
 standard library. Deterministic; run it in this directory and look at the difference."""
 
 import base64
+import hashlib
 import json
 import os
 import sys
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -512,7 +514,277 @@ def enrollment_signatures():
           "`outcome`: holds, none, or the fault.", cases)
 
 
+# ---- sealed sessions (docs/protocol/sealed.md)
+
+SEALED = "docs/protocol/sealed.md"
+NOW = 1800000000000
+MINUTE = 60000
+DAY = 1440 * MINUTE
+
+
+def identity(n):
+    return Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32)
+
+
+def raw_public(key):
+    return key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+
+
+def label_sign(key, label, text):
+    return b64(key.sign(label.encode() + b"\0" + text.encode("utf-8", "surrogatepass")))
+
+
+def compact(value):
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(text):
+    return b64(hashlib.sha256(text.encode()).digest())
+
+
+def voucher(at="@alice", device=None, kind=None, key=None, iat=NOW, exp=NOW + 365 * DAY, enrollment="primary", sk=None,
+            by="signer", enrolled="ephemeral", payload=None, algo="sha256"):
+    """The text of a voucher: an envelope with a second signature."""
+    if payload is None:
+        payload = compact({"v": 1, "kind": kind or ("device" if device else "client"), "atSign": at, "enrollment": enrollment,
+                           "device": device, "key": b64(raw_public(key or identity(1))), "iat": iat, "exp": exp})
+    sk = sk or "public:_apsk.%s.a.__e%s" % (enrollment, at)
+    second = "" if enrolled is None else ',"enrollmentSignature":{"sk":"%s","sa":"rsa2048","ha":"sha256","s":"%s"}' % (sk, sign(enrolled, payload))
+    return '{"payload":%s,"signature":"%s","hashingAlgo":"%s","signingAlgo":"rsa2048"%s}' % (payload, sign(by, payload), algo, second)
+
+
+def statements():
+    key = identity(1)
+    cases = []
+    src = SEALED + ", Statements; " + TOOL
+    text = '{"v":1,"sessionId":"%s","u":"gr\u00fc\u00dfe"}' % SID
+
+    def case(name, statement, label="reply", error=None, payload=text, why=src):
+        row = {"name": name, "provenance": why, "label": label, "key": b64(raw_public(key)), "text": statement}
+        row.update({"error": error} if error else {"hash": digest(payload)})
+        cases.append(row)
+
+    def wire(payload=text, label="postern reply v1", by=key, more="", signed=None):
+        return '{"payload":%s,"s":"%s"%s}' % (payload, label_sign(by, label, payload if signed is None else signed), more)
+
+    labels = ["request", "reply", "proof", "ticket", "hostkeys", "refusal"]
+    for label in labels:
+        case("a " + label, wire(label="postern %s v1" % label), label)
+    case("with a voucher", wire(more=',"voucher":' + voucher()))
+    case("with a newer member beside", wire(more=',"x":[1]'))
+    case("white space inside the payload, signed as it is", wire('{ "v" : 1 }'), payload='{ "v" : 1 }')
+    case("members in another order", '{"s":"%s","payload":%s}' % (label_sign(key, "postern reply v1", text), text))
+    for label in labels:
+        if label != "reply":
+            case("a reply under the label of a " + label, wire(label="postern %s v1" % label), error="signature")
+    case("no label", wire(signed="", label=text), error="signature", why=src)
+    case("the label without its zero byte", '{"payload":%s,"s":"%s"}' % (text, b64(key.sign(b"postern reply v1" + text.encode()))), error="signature")
+    case("a label of another version", wire(label="postern reply v2"), error="signature")
+    case("white space that was not signed", wire(text.replace(",", ", "), signed=text), error="signature")
+    case("a changed value", wire().replace('"v":1', '"v":2'), error="signature")
+    case("another key", wire(by=identity(2)), error="signature")
+    case("an empty signature", '{"payload":%s,"s":""}' % text, error="signature")
+    case("a signature cut short", '{"payload":%s,"s":"%s"}' % (text, b64(key.sign(b"postern reply v1\0" + text.encode())[:63])), error="signature")
+    case("all zeros", '{"payload":%s,"s":"%s"}' % (text, b64(bytes(64))), error="signature")
+    for name, bad in [("nothing", ""), ("an array", '[%s,"AAAA",null]' % text), ("no payload", '{"s":"AAAA"}'), ("no signature", '{"payload":{}}'),
+                      ("a signature that is no base64", '{"payload":{},"s":"!"}'), ("a signature in the alphabet of URLs", '{"payload":{},"s":"_-8="}'),
+                      ("two payloads", wire().replace('{"payload"', '{"payload":{},"payload"')), ("two signatures", wire(more=',"s":"AAAA"')),
+                      ("something behind the end", wire() + "x"), ("cut off in the middle", wire()[:40]), ("white space in front", " " + wire()),
+                      ("longer than a statement", wire('"%s"' % ("x" * 33000)))]:
+        case(name, bad, error="malformed", why="own rule: read in one way alone")
+    write("statements.json", "What identity keys sign. `text` is verified with the Ed25519 key `key` under `label`; `hash` is the SHA-256 of the payload's text, "
+          "`error` is malformed or signature.", cases)
+
+
+def vouchers():
+    cases = []
+    src = SEALED + ", Identities; " + TOOL
+    record = KEYS["ephemeral"]["public"]
+
+    def case(name, text, error=None, at="@alice", device=None, record=record, now=NOW, key=identity(1), why=src):
+        row = {"name": name, "provenance": why, "text": text, "atSign": at, "device": device, "record": record, "now": now}
+        row.update({"error": error} if error else {"key": b64(raw_public(key))})
+        cases.append(row)
+
+    case("a client's", voucher())
+    case("a device's", voucher("@device", "gw-17"), at="@device", device="gw-17")
+    case("of an enrolment with an id", voucher(enrollment=SID))
+    case("whose enrolment is not asked for", voucher(enrolled="other"), record=None)
+    case("five minutes before its time, less one", voucher(iat=NOW + 5 * MINUTE, exp=NOW + DAY))
+    case("a moment before it is over, with tolerance", voucher(exp=NOW + DAY), now=NOW + DAY + 5 * MINUTE - 1)
+    case("for four hundred days", voucher(exp=NOW + 400 * DAY))
+    for name, text, error, more in [
+        ("of another atSign", voucher("@bob"), "somebody else", {}),
+        ("of a device where a client is waited for", voucher("@alice", "gw-17"), "somebody else", {}),
+        ("of a client where a device is waited for", voucher("@device"), "somebody else", {"at": "@device", "device": "gw-17"}),
+        ("of another device", voucher("@device", "gw-18"), "somebody else", {"at": "@device", "device": "gw-17"}),
+        ("a client's that names a device", voucher("@alice", "gw-17", kind="client"), "somebody else", {}),
+        ("a device's that names none", voucher("@device", kind="device"), "somebody else", {"at": "@device", "device": "gw-17"}),
+        ("not good yet", voucher(iat=NOW + 5 * MINUTE + 1, exp=NOW + DAY), "dates", {}),
+        ("no longer good", voucher(exp=NOW + DAY), "dates", {"now": NOW + DAY + 5 * MINUTE}),
+        ("for longer than four hundred days", voucher(exp=NOW + 400 * DAY + 1), "dates", {}),
+        ("signed by another atSign's key", voucher(by="other"), "signature", {}),
+        ("signed by 1024 bits", voucher(by="small"), "signature", {}),
+        ("signed by the enrolment alone", voucher(by="ephemeral"), "signature", {}),
+        ("its enrolment's signature by another key", voucher(enrolled="other"), "enrollment", {}),
+        ("its enrolment's signature by the atSign's own key", voucher(enrolled="signer"), "enrollment", {}),
+        ("without its enrolment's signature", voucher(enrolled=None), "enrollment", {}),
+        ("that names another enrolment than the one that signs", voucher(enrollment=SID, sk="public:_apsk.primary.a.__e@alice"), "malformed", {}),
+        ("whose enrolment is somebody else's", voucher(sk="public:_apsk.primary.a.__e@mallory"), "enrollment", {}),
+        ("whose enrolment is revoked", voucher(sk="public:_apsk.primary.r.__e@alice"), "enrollment", {}),
+        ("whose enrolment's record is empty", voucher(), "enrollment", {"record": ""}),
+        ("whose enrolment's record shows another key", voucher(), "enrollment", {"record": KEYS["other"]["public"]}),
+        ("whose payload was changed", voucher().replace('"exp":%d' % (NOW + 365 * DAY), '"exp":%d' % (NOW + 366 * DAY)), "signature", {}),
+    ]:
+        case(name, text, error, **more)
+    good = {"v": 1, "kind": "client", "atSign": "@alice", "enrollment": "primary", "device": None, "key": b64(raw_public(identity(1))), "iat": NOW, "exp": NOW + DAY}
+    for name, change in [("of another version", {"v": 2}), ("of another kind", {"kind": "relay"}), ("an atSign that is none", {"atSign": "@"}),
+                         ("a date that is text", {"iat": str(NOW)}), ("a negative date", {"iat": -1})]:
+        case(name, voucher(payload=compact({**good, **change})), "malformed")
+    case("a key of 31 bytes", voucher(payload=compact({**good, "key": b64(bytes(31))})), "malformed")
+    case("without an enrolment", voucher(payload=compact({n: v for n, v in good.items() if n != "enrollment"})), "malformed")
+    case("a name twice", voucher(payload=compact(good)[:-1] + ',"key":"%s"}' % b64(bytes(32))), "malformed", why="own rule: two readers could see two payloads")
+    case("longer than a voucher", voucher(payload=compact({**good, "x": "x" * 4096})), "malformed")
+    case("no voucher", "{}", "malformed")
+    write("vouchers.json", "For whom an identity key speaks. `text` is believed at `now` for `atSign` and `device` (null: a client) with the public key `signer` and the "
+          "enrolment's `record` (null: it is not asked for). `key`: the identity key that comes out; `error`: malformed, somebody else, dates, signature, enrollment.", cases)
+    rows = [{"name": "ed25519 %d" % n, "provenance": SEALED + ", Identities; " + TOOL, "algorithm": "ed25519", "key": b64(raw_public(identity(n))),
+             "fingerprint": fingerprint(identity(n).public_key())} for n in (1, 2)]
+    rows += [{"name": "rsa2048 " + n, "provenance": SEALED + ", Identities; " + TOOL, "algorithm": "rsa2048", "key": KEYS[n]["public"],
+              "fingerprint": fingerprint(private(n).public_key())} for n in ("signer", "other")]
+    write("fingerprints.json", "Fingerprints of keys: SHA-256 over the SPKI DER, base64 without padding.", rows)
+
+
+def fingerprint(key):
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return "SHA256:" + b64(hashlib.sha256(der).digest()).rstrip("=")
+
+
+def tickets():
+    cases = []
+    src = SEALED + ", Relay: tickets; " + TOOL
+    record = KEYS["ephemeral"]["public"]
+    sides = {"a": voucher("@alice"), "b": voucher("@device", "gw-17")}
+
+    def wire(side="a", by=identity(1), label="postern ticket v1", vouched=None, text=None, signed=None, more=None, **change):
+        payload = {"v": 1, "relay": "@relay", "sessionId": SID, "epoch": 0, "side": side, "atSignA": "@alice", "atSignB": "@device",
+                   "iat": NOW, "exp": NOW + MINUTE, "nonce": b64(bytes(range(16)))}
+        payload.update(change)
+        text = text or compact(payload)
+        vouched = sides["b" if side == "b" else "a"] if vouched is None else vouched
+        whole = '{"payload":%s,"s":"%s","voucher":%s}' % (text, label_sign(by, label, signed or text), vouched)
+        return "ticket:" + b64(whole.encode()) + "\n"
+
+    def case(name, line, code=None, now=NOW, why=src, record=record, epoch=0):
+        row = {"name": name, "provenance": why, "line": line, "record": record, "now": now}
+        row.update({"code": code} if code else {"epoch": epoch})
+        cases.append(row)
+
+    case("a client's", wire())
+    case("a device's", wire("b"))
+    case("of a later epoch", wire(epoch=4294967295), epoch=4294967295)
+    case("without its line end", wire().strip())
+    case("capitals in the names", wire(atSignA="@ALICE", relay="@Relay"))
+    case("five minutes early", wire(), now=NOW - 5 * MINUTE)
+    case("a moment before nobody believes it", wire(), now=NOW + 6 * MINUTE - 1)
+    bad, expired, unknown = "bad-ticket", "expired", "unknown-key"
+    case("six minutes late", wire(), expired, now=NOW + 6 * MINUTE)
+    case("more than five minutes early", wire(), expired, now=NOW - 5 * MINUTE - 1)
+    case("for longer than a minute", wire(exp=NOW + MINUTE + 1), bad)
+    case("for another relay", wire(relay="@relay2"), bad)
+    case("of another version", wire(v=2), bad)
+    case("of a third side", wire(side="c"), bad)
+    case("side a by the device", wire("a", vouched=sides["b"]), bad)
+    case("side b by the client", wire("b", vouched=sides["a"]), bad)
+    case("side b by a client of the device's atSign", wire("b", vouched=voucher("@device")), bad)
+    case("side a by a device of the client's atSign", wire("a", vouched=voucher("@alice", "gw-17")), bad)
+    case("of another client", wire(atSignA="@bob"), bad)
+    case("signed by another identity key", wire(by=identity(2)), bad)
+    case("under the label of a request", wire(label="postern request v1"), bad)
+    case("another session than was signed", wire(text=compact({"v": 1, "relay": "@relay", "sessionId": SID.replace("6", "7"), "epoch": 0, "side": "a",
+         "atSignA": "@alice", "atSignB": "@device", "iat": NOW, "exp": NOW + MINUTE, "nonce": b64(bytes(16))}), signed="{}"), bad)
+    case("a voucher by another atSign's key", wire(vouched=voucher("@alice", by="other")), unknown)
+    case("a voucher that is over", wire(vouched=voucher("@alice", iat=NOW - 2 * DAY, exp=NOW - DAY)), unknown)
+    case("a record that shows another key", wire(), unknown, record=KEYS["other"]["public"])
+    case("an enrolment of somebody else", wire(vouched=voucher("@alice", sk="public:_apsk.primary.a.__e@mallory")), bad)
+    case("a session id that is none", wire(sessionId="x"), bad)
+    case("an epoch past 32 bits", wire(epoch=4294967296), bad)
+    case("a nonce of 15 bytes", wire(nonce=b64(bytes(15))), bad)
+    case("no voucher", "ticket:" + b64(('{"payload":{},"s":"%s"}' % b64(bytes(64))).encode()) + "\n", bad)
+    case("base64 without padding", wire().strip().rstrip("=") + ("" if wire().strip().endswith("=") else "A"), bad)
+    case("a space behind the colon", wire().replace("ticket:", "ticket: "), bad)
+    case("capitals in front", wire().replace("ticket:", "Ticket:"), bad)
+    case("longer than a line", "ticket:" + "A" * 4096 + "\n", bad)
+    case("nothing", "\n", bad)
+    write("tickets.json", "Tickets as the relay @relay reads them at `now`, with the public key `signer` for every atSign and the enrolments' `record`: "
+          "session %s of @alice and @device. `epoch` of a good one, or the `code` of the refusal." % SID, cases)
+
+
+def sealed_requests():
+    cases = []
+    src = SEALED + ", Request; " + TOOL
+    place = {"relay": "@relay", "host": "relay.example", "port": 443, "tls": False}
+
+    def offer(**change):
+        good = {"v": 1, "hello": b64(bytes([22, 3, 1, 0, 1, 1])), "to": "@device", "device": "gw-17", "iat": NOW, "exp": NOW + MINUTE,
+                "nonce": b64(bytes(range(16))), "epoch": 0, "resume": 600, "relays": [place], "only": True}
+        return {n: v for n, v in {**good, **change}.items() if v is not ...}
+
+    def payload(sealed, npt=False, session=SID):
+        if npt:
+            legacy = {"sessionId": session, "rvdHost": "", "rvdPort": 0, "requestedPort": 0, "requestedHost": "", "encryptRvdTraffic": False}
+        else:
+            legacy = {"direct": True, "sessionId": session, "host": "", "port": 0, "encryptRvdTraffic": False}
+        return compact(legacy if sealed is None else {**legacy, "sealed": sealed})
+
+    def wire(text, by=identity(1), label="postern request v1", vouched=None, signed=None, member=None):
+        if member is None:
+            member = ',"sealedSignature":{"voucher":%s,"s":"%s"}' % (vouched or voucher(), label_sign(by, label, signed or text))
+        return '{"payload":%s,"signature":"%s","hashingAlgo":"sha256","signingAlgo":"rsa2048"%s}' % (text, sign("signer", text), member)
+
+    def case(name, text, npt=False, why=src, **outcome):
+        cases.append({"name": name, "provenance": why, "kind": "npt" if npt else "ssh", "text": text, **outcome})
+
+    for npt in (False, True):
+        text = payload(offer(), npt)
+        case("for %s" % ("any port" if npt else "ssh"), wire(text), npt, hash=digest(text), epoch=0)
+    text = payload(offer(epoch=7, resume=0, relays=[]))
+    case("of a later epoch, without relays", wire(text), hash=digest(text), epoch=7)
+    text = payload(offer(newer={"x": 1}))
+    case("with a newer member", wire(text), hash=digest(text), epoch=0)
+    good = payload(offer())
+    case("signed by another identity key", wire(good, by=identity(2)), error="statement")
+    case("under the label of a reply", wire(good, label="postern reply v1"), error="statement")
+    case("over another payload", wire(good, signed=payload(offer(epoch=1))), error="statement")
+    case("with white space that was not signed", wire(payload(offer()).replace(",", ", "), signed=good), error="statement")
+    case("with a device's voucher", wire(good, vouched=voucher("@alice", "gw-17")), error="not a client")
+    case("without a voucher", wire(good, member=""), error="voucher")
+    case("with a voucher by another key", wire(good, vouched=voucher(by="other")), error="voucher")
+    case("that asks for no sealed session", wire(payload(None)), error="not sealed")
+    case("to another atSign", wire(payload(offer(to="@device2"))), error="other device")
+    case("to another device", wire(payload(offer(device="gw-18"))), error="other device")
+    case("of another version", wire(payload(offer(v=2))), error="version")
+    case("with another session id", wire(payload(offer(), session="x")), error="sessionId")
+    for name, member, change in [
+        ("without a hello", "hello", {"hello": ""}), ("a hello that is no base64", "hello", {"hello": "!"}),
+        ("a hello too long", "hello", {"hello": b64(bytes(4097))}),
+        ("good for more than a minute", "exp", {"exp": NOW + MINUTE + 1}), ("over before it begins", "exp", {"exp": NOW - 1}),
+        ("good for no time", "exp", {"exp": NOW}),
+        ("a nonce of 17 bytes", "nonce", {"nonce": b64(bytes(17))}), ("a day of resumption and a second", "resume", {"resume": 86401}),
+        ("to no atSign", "to", {"to": ""}), ("to no device", "device", {"device": ""}),
+        ("a relay at port 0", "relays", {"relays": [{**place, "port": 0}]}), ("a relay without an owner", "relays", {"relays": [{**place, "relay": "@"}]}),
+        ("a host with a line break", "relays", {"relays": [{**place, "host": "a\nb"}]}), ("a hundred relays", "relays", {"relays": [place] * 100}),
+    ]:
+        case(name, wire(payload(offer(**change))), error=member)
+    for name, change in [("no epoch", {"epoch": ...}), ("an epoch below 0", {"epoch": -1}), ("an epoch past 32 bits", {"epoch": 2**32}),
+                         ("relays that are no list", {"relays": "x"}), ("only that is text", {"only": "true"})]:
+        case(name, wire(payload(offer(**change))), error="statement")
+    write("sealed_requests.json", "Requests for sealed sessions by a client of @alice, as gw-17@device believes them at %d with the public key `signer`. `hash`: SHA-256 of the "
+          "payload's text, which the reply names; `error`: voucher, statement, not a client, not sealed, other device, version, or the member that is out of bounds." % NOW, cases)
+
+
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or ["envelopes", "key_files", "streams", "transport", "session_keys", "auth_lines", "escr", "enrollment_signatures"]
+    wanted = sys.argv[1:] or ["envelopes", "key_files", "streams", "transport", "session_keys", "auth_lines", "escr", "enrollment_signatures",
+                              "statements", "vouchers", "tickets", "sealed_requests"]
     for name in wanted:
         globals()[name]()

@@ -5,10 +5,10 @@
 mod replay;
 
 use postern_crypto::{AesKey, Iv, RsaPrivateKey, RsaPublicKey, SignatureHash};
-use postern_proto::SigningKeyName;
+use postern_proto::{AtSign, SigningKeyName};
 use postern_rendezvous::{
     AdvertisedKeys, AuthFailure, Challenge, ChallengeSigner, EscrLine, EscrParties, EscrProver, Expected, HashAlgo,
-    RelayReply, RelayRequest, RequestError, Side,
+    RelayReply, RelayRequest, RequestError, Side, TicketClaim,
 };
 use serde_json::{Value as Json, json};
 
@@ -98,4 +98,26 @@ fn reply(case: &Json) -> Result<(), String> {
     });
     same(&got, &case["expect"])?;
     same(RelayReply::parse(&reply.print_json()), Ok(reply))
+}
+
+#[test]
+fn tickets() {
+    let keys: Json = serde_json::from_str(include_str!("../../../vectors/keys.json")).unwrap();
+    let signer = RsaPublicKey::from_base64(text(&keys["signer"], "public")).unwrap();
+    let relay = AtSign::parse("relay").unwrap();
+    replay(include_str!("../../../vectors/tickets.json"), |case| {
+        let (record, now) = (text(case, "record"), case["now"].as_u64().unwrap());
+        let outcome = TicketClaim::parse(text(case, "line").as_bytes()).and_then(|claim| {
+            claim.check(&relay, now)?;
+            let voucher = claim.believe(&signer, record, now)?;
+            claim.verify(&voucher, &relay, now)
+        });
+        let code = outcome.as_ref().err().map(|refusal| refusal.code.as_str());
+        same(code, case["code"].as_str())?;
+        let Ok(ticket) = outcome else { return Ok(()) };
+        let to = ticket.to();
+        same((to.client.as_str(), to.device.as_str()), ("@alice", "@device"))?;
+        same(to.session.to_string().as_str(), "6f9619ff-8b86-4d01-b42d-00cf4fc964ff")?;
+        same(Some(u64::from(to.epoch)), case["epoch"].as_u64())
+    });
 }

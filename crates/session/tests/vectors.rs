@@ -4,11 +4,12 @@
 #[path = "../../../vectors/replay.rs"]
 mod replay;
 
-use postern_crypto::{CtrStream, RsaPublicKey, hex_lower};
+use postern_crypto::{CtrStream, RsaPublicKey, encode_base64, hex_lower};
+use postern_identity::Expected;
 use postern_proto::AtSign;
 use postern_session::{
-    ControlLine, ControlReader, DeviceName, DirectionKey, EnrollmentFault, Envelope, EnvelopeError, HostPort,
-    PermitOpen, PingResponse, parse_span,
+    BadOffer, ControlLine, ControlReader, DeviceName, DirectionKey, EnrollmentFault, Envelope, EnvelopeError, HostPort,
+    NptRequest, PermitOpen, PingResponse, RequestError, SignedRequest, SshRequest, parse_span,
 };
 use serde_json::{Map, Value as Json};
 
@@ -30,6 +31,42 @@ fn envelopes() {
         // Compared as text: numbers keep their digits and members their order.
         let Ok(payload) = opened else { return Ok(()) };
         same(Json::from(payload).to_string(), case["payload"].to_string())
+    });
+}
+
+#[test]
+fn sealed_requests() {
+    let keys: Json = serde_json::from_str(include_str!("../../../vectors/keys.json")).unwrap();
+    let signer = RsaPublicKey::from_base64(text(&keys["signer"], "public")).unwrap();
+    let record = text(&keys["ephemeral"], "public").to_owned();
+    let (alice, gateway) = (AtSign::parse("alice").unwrap(), AtSign::parse("device").unwrap());
+    let name = DeviceName::parse("gw-17").unwrap();
+    replay(include_str!("../../../vectors/sealed_requests.json"), |case| {
+        let envelope = Envelope::parse(text(case, "text")).map_err(|error| error.to_string())?;
+        let believe = |device| {
+            let claim = envelope.sealed_voucher()?;
+            claim.believe(Expected { at_sign: &alice, device }, &signer, Some(&record), 1_800_000_000_000)
+        };
+        // A device's voucher is a good one, of somebody who does not ask.
+        let voucher = believe(None).or_else(|_| believe(Some(&name)));
+        let Ok(voucher) = voucher else { return same(Some("voucher"), case["error"].as_str()) };
+        let outcome = match text(case, "kind") {
+            "npt" => SignedRequest::verify::<NptRequest>(&envelope, voucher, &gateway, &name),
+            _ => SignedRequest::verify::<SshRequest>(&envelope, voucher, &gateway, &name),
+        };
+        let error = outcome.as_ref().err().map(|error| match error {
+            RequestError::Statement(_) => "statement",
+            RequestError::NotSealed => "not sealed",
+            RequestError::NotAClient => "not a client",
+            RequestError::OtherDevice => "other device",
+            RequestError::Offer(BadOffer::Version) => "version",
+            RequestError::Offer(BadOffer::Member(member)) => member,
+            _ => "another",
+        });
+        same(error, case["error"].as_str())?;
+        let Ok(signed) = outcome else { return Ok(()) };
+        same(encode_base64(&signed.hash()).as_str(), text(case, "hash"))?;
+        same(Some(u64::from(signed.request().offer.epoch)), case["epoch"].as_u64())
     });
 }
 
