@@ -14,6 +14,7 @@ use postern_session::limits::RESUME_SECONDS;
 use postern_session::{DeviceName, Dialect, PermitOpen, parse_span};
 
 use crate::config_file::{self, Typed};
+use crate::host_keys::HostKeySource;
 
 /// Waits for a client's signed request and dials out to the relay; listens on nothing.
 ///
@@ -92,6 +93,10 @@ struct Flags {
     /// How long a sealed session waits for a connection that was lost, at most; 0 ends it with its connection.
     #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=i64::from(RESUME_SECONDS)))]
     resume: u32,
+    /// Host keys of the device's ssh server, to be signed and shown to the managers, so that ssh need not ask: public key
+    /// files, or directories with ssh_host_*_key.pub, separated by commas; auto (OpenSSH's and Dropbear's) or off.
+    #[arg(long, default_value = "auto", value_name = "PATHS")]
+    ssh_host_keys: String,
     /// Believe those keys of clients alone that a person gave (postern pin accept) [env: POSTERN_STRICT_PINS=1].
     #[arg(long)]
     strict_pins: bool,
@@ -155,6 +160,8 @@ pub(crate) struct Config {
     pub(crate) min_security: MinSecurity,
     /// How long a sealed session waits for a lost connection, at most; zero: it does not.
     pub(crate) resume: Duration,
+    /// Where the host keys of the ssh server are.
+    pub(crate) host_keys: HostKeySource,
     /// Only keys that a person gave count.
     pub(crate) strict_pins: bool,
     pub(crate) verbosity: Verbosity,
@@ -257,6 +264,7 @@ fn check(flags: Flags) -> Result<Config, String> {
             .then(|| Duration::from_secs(flags.client_key_check_secs.into())),
         min_security: flags.min_security,
         resume: Duration::from_secs(flags.resume.into()),
+        host_keys: HostKeySource::parse(&flags.ssh_host_keys),
         strict_pins: flags.strict_pins || std::env::var_os("POSTERN_STRICT_PINS").is_some_and(|set| set == "1"),
         verbosity: Verbosity::of(flags.verbose, flags.debug),
     })

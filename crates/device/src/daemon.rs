@@ -40,6 +40,8 @@ pub(crate) struct Daemon {
     pub(crate) own: Arc<OwnIdentity>,
     /// Whose keys we know.
     pub(crate) known: KnownKeys,
+    /// Host keys of our ssh server, as they were last read.
+    pub(crate) host_keys: Mutex<Arc<[SshPublicKey]>>,
     /// Refusals of this minute to people whose requests are not believed.
     pub(crate) doubts: Mutex<(Instant, u32)>,
     /// Sessions that run.
@@ -114,6 +116,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         keys_file: tokio::sync::Mutex::new(()),
         own: Arc::new(own),
         known: KnownKeys::new(places, config.strict_pins),
+        host_keys: Mutex::new(Arc::default()),
         doubts: Mutex::new((Instant::now(), 0)),
         live: Arc::default(),
         journal: Journal::standard(&format!("sshnpd.{}{}", config.device, config.at_sign)),

@@ -7,6 +7,7 @@ mod cli;
 mod config_file;
 mod daemon;
 mod ephemeral;
+mod host_keys;
 mod limits;
 mod live;
 mod policy;

@@ -43,3 +43,7 @@ pub(crate) const TARGET: Duration = Duration::from_secs(10);
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How often an `npt` session is looked at for connections, at most and at least.
 pub(crate) const IDLE_LOOKS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(5)];
+/// Longest public key file or `sshd_config` that is read.
+pub(crate) const KEY_FILE_BYTES: u64 = 64 * 1024;
+/// Host keys in a reply, in bytes together: with voucher and the rest they fit into its frame of 8 KiB.
+pub(crate) const HOST_KEYS_BYTES: usize = 4 * 1024;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use postern_client::{ClientError, user_name};
 use postern_proto::AtSign;
-use postern_session::{Features, NAMESPACE, PingResponse};
+use postern_session::{Features, HostKeys, NAMESPACE, PingResponse};
 
 use crate::daemon::Daemon;
 use crate::limits::DEVICE_INFO_LIFE;
@@ -51,6 +51,7 @@ impl Daemon {
         if let Err(error) = self.own.voucher(&self.client).await {
             tracing::warn!(%error, "no voucher for the identity key of this device yet: sealed sessions are not served");
         }
+        self.read_host_keys().await;
         for manager in &self.config.managers {
             if let Err(error) = self.publish_to(manager).await {
                 tracing::warn!(%manager, %error, "could not share the device information");
@@ -62,17 +63,29 @@ impl Daemon {
         let (client, device) = (&self.client, self.config.device.as_str());
         let username = format!("username.{device}.{NAMESPACE}");
         let info = format!("device_info.{device}.{NAMESPACE}");
+        let host_keys = HostKeys::record(&self.config.device);
         if self.config.hide {
-            let (a, b) = tokio::join!(client.delete_shared(manager, &username), client.delete_shared(manager, &info));
-            return a.and(b);
+            let (a, b, c) = tokio::join!(
+                client.delete_shared(manager, &username),
+                client.delete_shared(manager, &info),
+                client.delete_shared(manager, &host_keys)
+            );
+            return a.and(b).and(c);
         }
         client.prepare(manager).await?;
         let user = user_name().unwrap_or_default();
         let text = self.ping_response().print_as(self.config.dialect);
-        let (a, b) = tokio::join!(
+        let signed = self.signed_host_keys();
+        let (a, b, c) = tokio::join!(
             client.put_shared(manager, &username, &user, None),
             client.put_shared(manager, &info, &text, Some(DEVICE_INFO_LIFE)),
+            async {
+                match &signed {
+                    Some(text) => client.put_shared(manager, &host_keys, text, Some(DEVICE_INFO_LIFE)).await,
+                    None => client.delete_shared(manager, &host_keys).await,
+                }
+            },
         );
-        a.and(b)
+        a.and(b).and(c)
     }
 }

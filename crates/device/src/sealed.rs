@@ -217,13 +217,14 @@ impl Daemon {
     /// Makes the reply, and the end of the tunnel that says it.
     async fn accept(&self, admitted: &Admitted) -> Result<(DeviceEnd, Arc<str>), No> {
         let voucher = self.own.voucher(&self.client).await.map_err(|error| No::Silent(error.to_string()))?;
+        let host_keys: Vec<String> = self.host_keys().iter().map(ToString::to_string).collect();
         let answer = Answer {
             at_sign: &self.config.at_sign,
             device: &self.config.device,
             identity: self.own.key(),
             voucher: &voucher,
             resume: self.config.resume,
-            ssh_host_keys: &[],
+            ssh_host_keys: &host_keys,
             now_ms: now_ms(),
         };
         let end = DeviceEnd::accept(admitted, &answer)

@@ -17,7 +17,9 @@ use postern_net::tls::Trust;
 use postern_proto::{AtSign, Uuid};
 use postern_rendezvous::{RelayPlace, Side, TicketTo};
 use postern_seal::{Knock, Waiting};
-use postern_session::{DeviceName, Envelope, NAMESPACE, NptRequest, Offer, RefusalCode, Refused, SshRequest};
+use postern_session::{
+    DeviceName, Envelope, HostKeys, NAMESPACE, NptRequest, Offer, RefusalCode, Refused, SealedReply, SshRequest,
+};
 use postern_testkit::World;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -58,6 +60,7 @@ struct Shared {
     known: KnownKeys,
     device: AtSign,
     name: DeviceName,
+    reply: Mutex<Option<SealedReply>>,
 }
 
 /// A request that was made.
@@ -103,7 +106,8 @@ impl Caller {
         own.voucher(&client).await?;
         let device = AtSign::parse(World::DEVICE)?;
         let name = DeviceName::parse(World::DEVICE_NAME)?;
-        let shared = Shared { client, own, known: KnownKeys::new(places, false), device, name };
+        let (known, reply) = (KnownKeys::new(places, false), Mutex::default());
+        let shared = Shared { client, own, known, device, name, reply };
         Ok(Self { shared: Arc::new(shared), inbox, tasks })
     }
 
@@ -162,10 +166,11 @@ impl Caller {
                 let shared = Arc::clone(&believing);
                 Box::pin(async move {
                     let claim = waiting.reply().ok_or("no reply")?.voucher()?;
-                    let Shared { client, own, known, device, name } = &*shared;
+                    let Shared { client, own, known, device, name, reply } = &*shared;
                     let believed = known.believe_device(client, &claim, device, name).await?;
                     let end = waiting.open(believed.voucher(), own.key(), now_ms())?;
                     known.remember(&believed)?;
+                    *lock(reply) = Some(end.reply().clone());
                     Ok(end)
                 })
             }),
@@ -174,6 +179,25 @@ impl Caller {
             first,
             stop: self.tasks.token().child_token(),
         }
+    }
+
+    /// What the device said of itself when a session last began.
+    pub fn last_reply(&self) -> Option<SealedReply> {
+        lock(&self.shared.reply).clone()
+    }
+
+    /// The host keys that the device publishes for us.
+    ///
+    /// # Errors
+    /// There are none, or they are not believed.
+    pub async fn host_keys(&self) -> anyhow::Result<Vec<String>> {
+        let Shared { client, known, device, name, .. } = &*self.shared;
+        let text = client.get_shared(device, &HostKeys::record(name)).await?;
+        let statement = Statement::parse(&text)?;
+        let claim = statement.voucher().map_err(|error| anyhow!("{error}"))?;
+        let believed = known.believe_device(client, &claim, device, name).await?;
+        let keys = HostKeys::verify(&statement, believed.voucher(), now_ms())?;
+        Ok(keys.iter().map(ToString::to_string).collect())
     }
 
     /// The device's refusal of a request, signed by its identity key.

@@ -60,6 +60,13 @@ fn an_ssh_session_is_sealed_and_goes_on_after_the_relay_is_cut() -> anyhow::Resu
             let facts = session.facts();
             ensure!(facts.key_exchange == "X25519MLKEM768", "{facts:?}");
 
+            // The host key is there before a session, signed, and said again inside.
+            let key = std::fs::read_to_string(world.dir().join("ssh_host_ed25519_key.pub"))?;
+            let key = key.split(' ').take(2).collect::<Vec<_>>().join(" ");
+            let published = caller.host_keys().await?;
+            ensure!(published == [key.trim()], "{published:?} instead of {key:?}");
+            ensure!(caller.last_reply().is_some_and(|reply| reply.ssh_host_keys == published));
+
             // The server's key exchange shows that our words have reached it.
             program.write_all(b"SSH-2.0-test\r\n").await?;
             let mut more = [0; 200];

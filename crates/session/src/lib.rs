@@ -6,6 +6,7 @@
 mod control;
 mod dialect;
 mod door;
+mod host_keys;
 mod keys;
 pub mod limits;
 mod permit;
@@ -20,6 +21,7 @@ mod ssh_key;
 pub use control::{ControlLine, ControlReader, ControlTooLong};
 pub use dialect::{BadDialect, Dialect};
 pub use door::{Admitted, Denied, Door, Guest, Knocked, LiveSession};
+pub use host_keys::{HostKeys, HostKeysError};
 pub use keys::{DirectionKey, EphemeralKey, SealedKeys, StreamKeys};
 pub use permit::{BadPermit, HostPort, PermitOpen};
 pub use ping::{Features, MissingFeature, PingResponse};

@@ -37,3 +37,6 @@ pub const REMEMBERED_CLIENTS: usize = 256;
 
 /// Most ssh host keys in a reply: a usual server has three.
 pub const HOST_KEYS: usize = 16;
+
+/// Longest time in milliseconds for which published host keys are good: a device writes them again every hour.
+pub const HOST_KEYS_LIFE_MS: u64 = 30 * 86_400_000;

@@ -340,6 +340,7 @@ impl World {
         let ssh = format!("localhost:{}", self.ssh_port);
         let permit: Vec<String> = std::iter::once(ssh).chain(self.options.permit_open.clone()).collect();
         command.args(["--local-sshd-port", &self.ssh_port.to_string(), "--permit-open", &permit.join(",")]);
+        command.arg("--ssh-host-keys").arg(self.dir());
         command
     }
 
