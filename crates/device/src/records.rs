@@ -53,7 +53,7 @@ impl Daemon {
         }
         self.read_host_keys().await;
         for manager in &self.config.managers {
-            if let Err(error) = self.publish_to(manager).await {
+            if let Err(error) = Box::pin(self.publish_to(manager)).await {
                 tracing::warn!(%manager, %error, "could not share the device information");
             }
         }
