@@ -24,6 +24,8 @@ pub(crate) struct Slot {
     /// What came for it and is not written; the first `written` bytes are.
     pending: Vec<u8>,
     written: usize,
+    /// What was written has perhaps not gone out: not every `Io` writes through, standard output gathers.
+    unflushed: bool,
     /// The other end sends no more, and it was told so.
     over: bool,
     shut: bool,
@@ -41,6 +43,7 @@ impl Slot {
             waker,
             pending: Vec::new(),
             written: 0,
+            unflushed: false,
             over: false,
             shut: false,
             ended: false,
@@ -75,7 +78,7 @@ impl Slot {
 
     /// Something waits to be written.
     pub(crate) fn waits(&self) -> bool {
-        self.io.is_some() && (self.written < self.pending.len() || self.over && !self.shut)
+        self.io.is_some() && (self.written < self.pending.len() || self.unflushed || self.over && !self.shut)
     }
 
     /// Writes what came as far as it goes now; returns how many bytes went.
@@ -107,18 +110,17 @@ impl Slot {
                 }
             }
         }
-        if self.pending.is_empty() {
-            // Not every `Io` writes through: standard output gathers.
-            if went > 0 || self.over {
-                match Pin::new(&mut *io).poll_flush(&mut cx) {
-                    Poll::Ready(Err(error)) => return Err(error),
-                    Poll::Ready(Ok(())) if self.over && !self.shut => match Pin::new(io).poll_shutdown(&mut cx) {
-                        // Who is gone need not be told: an error is no matter.
-                        Poll::Ready(_) => self.shut = true,
-                        Poll::Pending => {}
-                    },
-                    Poll::Ready(Ok(())) | Poll::Pending => {}
-                }
+        self.unflushed |= went > 0;
+        if self.pending.is_empty() && (self.unflushed || self.over && !self.shut) {
+            match Pin::new(&mut *io).poll_flush(&mut cx) {
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Ready(Ok(())) => self.unflushed = false,
+                // Asked again when it wakes us.
+                Poll::Pending => {}
+            }
+            if !self.unflushed && self.over && !self.shut {
+                // Who is gone need not be told: an error is no matter.
+                self.shut = Pin::new(io).poll_shutdown(&mut cx).is_ready();
             }
         }
         self.carried.back += went as u64;
@@ -165,5 +167,68 @@ impl Slot {
         if self.pending.is_empty() {
             self.pending = Vec::new();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gathers what is written, and needs two looks to let it go.
+    #[derive(Default)]
+    struct Gathers {
+        held: Vec<u8>,
+        looks: usize,
+        out: std::sync::Arc<std::sync::Mutex<Vec<u8>>>,
+    }
+
+    impl tokio::io::AsyncRead for Gathers {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl tokio::io::AsyncWrite for Gathers {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.held.extend_from_slice(bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.looks += 1;
+            if self.looks % 2 == 1 {
+                return Poll::Pending;
+            }
+            let held = std::mem::take(&mut self.held);
+            self.out.lock().unwrap().extend(held);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            assert!(self.held.is_empty(), "it was shut before everything had gone out");
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// ssh over `connect` waited for ever: the last bytes without a line's end stayed in standard output, which was still busy
+    /// when it was asked to let them go, and was not asked again.
+    #[test]
+    fn what_standard_output_gathers_goes_out() {
+        let mut slot = Slot::new(Waker::noop().clone());
+        let gathers = Gathers::default();
+        let out = std::sync::Arc::clone(&gathers.out);
+        slot.attach(Box::new(gathers));
+        slot.came(b"no end of line");
+        assert_eq!(slot.write().unwrap(), 14);
+        assert!(slot.waits(), "it is not asked again");
+        assert_eq!(slot.write().unwrap(), 0);
+        assert_eq!(*out.lock().unwrap(), b"no end of line");
+        assert!(!slot.waits());
+        slot.came(b"end");
+        slot.over();
+        slot.write().unwrap();
+        assert!(slot.waits() && !slot.shut);
+        slot.write().unwrap();
+        assert!(slot.shut && !slot.waits());
     }
 }
