@@ -15,6 +15,7 @@ use postern_session::{DeviceName, Dialect, PermitOpen, parse_span};
 
 use crate::config_file::{self, Typed};
 use crate::host_keys::HostKeySource;
+use crate::managers::Manager;
 
 /// Waits for a client's signed request and dials out to the relay; listens on nothing.
 ///
@@ -32,7 +33,8 @@ struct Flags {
     /// there is one].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// atSigns that may come in, separated by commas.
+    /// atSigns that may come in, separated by commas; "@bob until 2026-12-01T18:00Z" may until then. Those of the
+    /// configuration file are read again when it changes, and at SIGHUP.
     #[arg(short = 'm', long, alias = "manager", value_delimiter = ',', value_name = "@CLIENT")]
     managers: Vec<String>,
     /// atSign of the policy service: it is asked about everybody who is no manager.
@@ -138,7 +140,9 @@ pub(crate) enum MinSecurity {
 /// What the daemon is to do.
 pub(crate) struct Config {
     pub(crate) at_sign: AtSign,
-    pub(crate) managers: Vec<AtSign>,
+    pub(crate) managers: Vec<Manager>,
+    /// Where they are written, to be read again; `None`: they were typed.
+    pub(crate) managers_file: Option<PathBuf>,
     /// Asked about everybody who is no manager.
     pub(crate) policy: Option<AtSign>,
     pub(crate) device: DeviceName,
@@ -193,9 +197,11 @@ pub(crate) fn read(args: Vec<OsString>) -> Result<Config, ExitCode> {
     }
     let written = config_file::flags(typed.config.as_deref(), Typed { managers: !typed.managers.is_empty() });
     let mut all: Vec<OsString> = args.iter().take(1).cloned().collect();
-    all.extend(written.map_err(fail)?);
+    let written = written.map_err(fail)?;
+    all.extend(written.flags);
     all.extend(args.into_iter().skip(1));
-    check(parse(&all)?).map_err(fail)
+    let config = check(parse(&all)?).map_err(fail)?;
+    Ok(Config { managers_file: written.managers, ..config })
 }
 
 /// Service templates of older installers glue flag and value into one word and leave empty ones.
@@ -217,12 +223,8 @@ fn check(flags: Flags) -> Result<Config, String> {
     let at_sign = |text: &str| AtSign::parse(text).map_err(|error| format!("{text:?}: {error}"));
     let policy = flags.policy_manager.as_deref().map(str::trim).filter(|name| !name.is_empty());
     let policy = policy.map(at_sign).transpose()?;
-    let managers: Vec<AtSign> = flags
-        .managers
-        .iter()
-        .filter(|name| !name.trim().is_empty())
-        .map(|name| at_sign(name))
-        .collect::<Result<_, _>>()?;
+    let named = flags.managers.iter().filter(|name| !name.trim().is_empty());
+    let managers: Vec<Manager> = named.map(|name| Manager::parse(name)).collect::<Result<_, _>>()?;
     if managers.is_empty() && policy.is_none() {
         return Err("say who may come in: atSigns with --managers, or a policy service with --policy-manager".into());
     }
@@ -241,6 +243,7 @@ fn check(flags: Flags) -> Result<Config, String> {
     Ok(Config {
         at_sign: at_sign(flags.at_sign.as_deref().ok_or("name the atSign of this device with -a")?)?,
         managers,
+        managers_file: None,
         device: DeviceName::parse(&flags.device).map_err(|e| text(&e))?,
         device_group: flags.device_group,
         key_file: flags.key_file,
@@ -284,6 +287,8 @@ mod tests {
         let config = parse(&["-a", "@Dev", "-m", "@alice, @bob", "-d", "My Pi", "-su", "-v", "-h"]).unwrap();
         assert_eq!((config.at_sign.as_str(), config.device.as_str()), ("@dev", "my_pi"));
         assert_eq!(config.managers.len(), 2);
+        let ends = parse(&["-a", "@d", "-m", "@alice,@bob until 2026-12-01T18:00Z"]).unwrap().managers;
+        assert!(ends[0].until.is_none() && ends[1].until.is_some());
         assert!(config.accept_keys && config.hide && config.verbosity == Verbosity::Info);
         assert!(parse(&["--atsign=@d", "--manager", "@a", "--permit-open", "*:*", "--rootDomain", "h:1"]).is_ok());
     }
@@ -320,7 +325,8 @@ mod tests {
         assert_eq!((written.managers.len(), written.permit_open.to_string().as_str()), (1, "*:80"));
         let typed = config(&["-m", "@b,@c", "-d", "other", "--po", "localhost:22", "--local-sshd-port", "22"]);
         assert_eq!((typed.at_sign.as_str(), typed.device.as_str(), typed.sshd_port), ("@dev", "other", 22));
-        assert_eq!(typed.managers.iter().map(AtSign::as_str).collect::<Vec<_>>(), ["@b", "@c"]);
+        assert_eq!(typed.managers.iter().map(|m| m.at_sign.as_str()).collect::<Vec<_>>(), ["@b", "@c"]);
+        assert_eq!((written.managers_file.as_deref(), typed.managers_file), (Some(path.as_path()), None));
         assert_eq!(typed.permit_open.to_string(), "localhost:22");
         std::fs::write(&path, "devise: {}\n").unwrap();
         assert!(read(vec!["sshnpd".into(), "--config".into(), path.into()]).is_err());
@@ -337,6 +343,7 @@ mod tests {
             &["-a", "@d", "-m", "@a", "-S", "a\nb"],
             &["-a", "@d", "-p", "@pol icy"],
             &["-a", "@d", "-p", ""],
+            &["-a", "@d", "-m", "@a until tomorrow"],
         ] {
             assert!(parse(words).is_err(), "{words:?}");
         }

@@ -84,20 +84,43 @@ pub(crate) struct Typed {
     pub(crate) managers: bool,
 }
 
+/// What a file says.
+#[derive(Default)]
+pub(crate) struct Written {
+    pub(crate) flags: Vec<OsString>,
+    /// The file, if the managers are those that it names.
+    pub(crate) managers: Option<PathBuf>,
+}
+
 /// The file that is named, or the standard one if there is one, as flags to stand in front of those typed.
 ///
 /// # Errors
 /// A file that is named is not there; a file is not as it should be, with line and column.
-pub(crate) fn flags(named: Option<&Path>, typed: Typed) -> Result<Vec<OsString>, String> {
+pub(crate) fn flags(named: Option<&Path>, typed: Typed) -> Result<Written, String> {
     let from_variable = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
     let wanted = named.map(Path::to_owned).or(from_variable);
     let path = wanted.clone().unwrap_or_else(|| STANDARD.into());
     match postern_config::read::<File>(&path) {
-        Ok(Some(file)) => Ok(file.flags(typed)),
+        Ok(Some(file)) => {
+            let names_managers = !typed.managers && !file.access.managers.is_empty();
+            Ok(Written { flags: file.flags(typed), managers: names_managers.then_some(path) })
+        }
         Ok(None) if wanted.is_some() => Err(format!("there is no configuration file {}", path.display())),
-        Ok(None) => Ok(Vec::new()),
+        Ok(None) => Ok(Written::default()),
         // Nobody asked for it and we may not look: a daemon that is run by hand.
-        Err(ConfigError::Read(..)) if wanted.is_none() => Ok(Vec::new()),
+        Err(ConfigError::Read(..)) if wanted.is_none() => Ok(Written::default()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The managers that a file names now.
+///
+/// # Errors
+/// It is gone, or not as it should be.
+pub(crate) fn managers(path: &Path) -> Result<Vec<String>, String> {
+    match postern_config::read::<File>(path) {
+        Ok(Some(file)) => Ok(file.access.managers),
+        Ok(None) => Err(format!("there is no configuration file {}", path.display())),
         Err(error) => Err(error.to_string()),
     }
 }

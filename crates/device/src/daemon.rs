@@ -22,6 +22,7 @@ use crate::authorized_keys::{self, Added};
 use crate::cli::Config;
 use crate::limits::{DRAIN, FIRST_RECORDS, POLICY_HEARTBEAT, REPLY_LIFE, REPUBLISH, REQUESTS, SESSIONS};
 use crate::live::Live;
+use crate::managers::Managers;
 use crate::policy::Policy;
 
 /// Everything the handlers share.
@@ -31,7 +32,9 @@ pub(crate) struct Daemon {
     pub(crate) door: Mutex<Door>,
     pub(crate) tasks: Tasks,
     pub(crate) sessions: Arc<Semaphore>,
-    policy: Option<Arc<Policy>>,
+    pub(crate) policy: Option<Arc<Policy>>,
+    /// Who may come in by the device's own list.
+    pub(crate) managers: Mutex<Managers>,
     /// Where the key lies that proves our relay sockets, once it does.
     pub(crate) signing_key: OnceLock<SigningKeyName>,
     requests: Arc<Semaphore>,
@@ -90,6 +93,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
     let places = Places::of_user();
     let own = OwnIdentity::load(&places, &identity, Some(&config.device)).map_err(DaemonError::Own)?;
     let stop = signals::shutdown_token().map_err(DaemonError::Signals)?;
+    let hangups = signals::Hangups::listen().map_err(DaemonError::Signals)?;
     let tasks = Tasks::under(&stop);
     let settings = Settings {
         root: config.root.clone(),
@@ -106,6 +110,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         Err(error) => return Err(DaemonError::Login(error)),
     };
     let daemon = Arc::new(Daemon {
+        managers: Mutex::new(Managers::new(config.managers.clone(), config.managers_file.clone())),
         door: Mutex::new(Door::new(config.permit_open.clone())),
         policy: config.policy.as_ref().map(|at_sign| Policy::new(at_sign.clone(), &config, client.clone(), &tasks)),
         client,
@@ -124,8 +129,10 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
     });
     daemon.remove_leftover_keys();
     if let Some(within) = daemon.config.client_key_check {
-        tasks.spawn(Arc::clone(&daemon).watch_enrollments(within));
+        tasks.spawn(Arc::clone(&daemon).watch_grants(within));
     }
+    tasks.spawn(Arc::clone(&daemon).watch_managers(hangups));
+    tasks.spawn(Arc::clone(&daemon).keep_status());
     // Answered behind `monitor` on the same connection: from here on nothing is missed.
     let _ = daemon.client.request(Request::Noop(Noop { ms: 0 })).await;
     // Ready means that whoever may come in finds the records of the device.
@@ -173,7 +180,7 @@ impl Daemon {
             return;
         }
         let Some(verb) = Verb::of(&push, self.config.device.as_str(), self.config.dialect) else { return };
-        if let Some(guest) = Guest::manager(&self.config.managers, &push.from) {
+        if let Some(guest) = self.manager(&push.from) {
             let Ok(permit) = Arc::clone(&self.requests).acquire_owned().await else { return };
             let daemon = Arc::clone(self);
             self.tasks.spawn(async move {

@@ -10,17 +10,22 @@ mod ephemeral;
 mod host_keys;
 mod limits;
 mod live;
+mod managers;
 mod policy;
 mod reach;
 mod records;
 mod sealed;
 mod sessions;
+mod status;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Runs `sshnpd` with its arguments, the program name first.
+/// Runs `sshnpd` with its arguments, the program name first; `sshnpd status` shows who is in.
 pub fn main(args: Vec<OsString>) -> ExitCode {
+    if args.get(1).is_some_and(|word| word == "status") {
+        return status::main(args.into_iter().skip(1).collect());
+    }
     let config = match cli::read(args) {
         Ok(config) => config,
         Err(code) => return code,

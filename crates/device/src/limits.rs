@@ -43,6 +43,15 @@ pub(crate) const TARGET: Duration = Duration::from_secs(10);
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How often an `npt` session is looked at for connections, at most and at least.
 pub(crate) const IDLE_LOOKS: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(5)];
+/// How often a list of managers that may change or end is looked at while sessions run, in bounds of the 10 s in which a
+/// session ends.
+pub(crate) const LIST_LOOKS: Duration = Duration::from_secs(2);
+/// Targets remembered of one session. One that reaches more ends when policy narrows it, whatever they were.
+pub(crate) const TARGETS: usize = 64;
+/// How often the status is written while sessions run: two writes to memory in five seconds.
+pub(crate) const STATUS_EVERY: Duration = Duration::from_millis(2500);
+/// Longest status: 128 sessions with 64 targets of 100 bytes each.
+pub(crate) const STATUS_BYTES: u64 = 1024 * 1024;
 /// Longest public key file or `sshd_config` that is read.
 pub(crate) const KEY_FILE_BYTES: u64 = 64 * 1024;
 /// Host keys in a reply, in bytes together: with voucher and the rest they fit into its frame of 8 KiB.

@@ -7,18 +7,21 @@ use std::time::{Duration, SystemTime};
 use postern_crypto::Ed25519PublicKey;
 use postern_link::sealed::Sealed;
 use postern_proto::{AtSign, SigningKeyName, Uuid};
-use postern_session::{Guest, LiveSession};
-use tokio::sync::Notify;
+use postern_rules::Answer;
+use postern_session::{Guest, HostPort, LiveSession};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::daemon::Daemon;
+use crate::limits::TARGETS;
 
 /// The sessions of one daemon; at most as many as it has seats.
 #[derive(Default)]
 pub(crate) struct Live {
     sessions: Mutex<BTreeMap<Uuid, Session>>,
-    came: Notify,
+    /// How many there are.
+    count: watch::Sender<usize>,
 }
 
 /// A session that runs.
@@ -28,8 +31,10 @@ pub(crate) struct Session {
     pub(crate) guest: Guest,
     /// Whose signature was checked.
     pub(crate) enrollment: Option<SigningKeyName>,
-    /// What is reached; a sealed session names its targets later, and may name many.
-    pub(crate) target: Option<String>,
+    /// What is reached, or was; a sealed session names its targets later, and may name many.
+    pub(crate) targets: Vec<HostPort>,
+    /// There were more than are remembered.
+    pub(crate) has_more: bool,
     /// When it began.
     pub(crate) since: SystemTime,
     /// How it is told to end.
@@ -95,14 +100,66 @@ impl Live {
             return None;
         }
         sessions.insert(id.clone(), session);
+        self.count.send_replace(sessions.len());
         drop(sessions);
-        self.came.notify_one();
         Some(Place { live: Arc::clone(self), id: id.clone() })
     }
 
     /// Whether a session of this id runs.
     pub(crate) fn holds(&self, id: &Uuid) -> bool {
         self.lock().contains_key(id)
+    }
+
+    /// Waits until a session runs.
+    pub(crate) async fn some(&self) {
+        // The sender lives in `self`.
+        let _ = self.count.subscribe().wait_for(|count| *count > 0).await;
+    }
+
+    /// How many sessions run, and tells when one comes or goes.
+    pub(crate) fn count(&self) -> watch::Receiver<usize> {
+        self.count.subscribe()
+    }
+
+    /// All sessions, as they are now.
+    pub(crate) fn all(&self) -> Vec<(Uuid, Session)> {
+        self.lock().iter().map(|(id, session)| (id.clone(), session.clone())).collect()
+    }
+
+    /// The clients of sessions whose guests `those` picks.
+    pub(crate) fn clients(&self, those: impl Fn(&Guest) -> bool) -> BTreeSet<AtSign> {
+        let sessions = self.lock();
+        let picked = sessions.values().filter(|session| those(&session.guest));
+        picked.map(|session| session.guest.at_sign().clone()).collect()
+    }
+
+    /// A session is about to dial this target.
+    pub(crate) fn reaches(&self, id: &Uuid, target: &HostPort) {
+        if let Some(session) = self.lock().get_mut(id)
+            && !session.targets.contains(target)
+        {
+            if session.targets.len() < TARGETS {
+                session.targets.push(target.clone());
+            } else {
+                session.has_more = true;
+            }
+        }
+    }
+
+    /// What policy says now of one of its guests: its sessions may reach that, from now on. `may`: whether a target is
+    /// among it. Returns how many sessions end because they reach more.
+    fn narrow(&self, guest: &Guest, may: impl Fn(&HostPort) -> bool) -> usize {
+        let mut sessions = self.lock();
+        let theirs = sessions.values_mut().filter(|session| {
+            let before = &session.guest;
+            before.at_sign() == guest.at_sign() && !before.is_manager() && before != guest
+        });
+        let ended = theirs.filter_map(|session| {
+            session.guest = guest.clone();
+            let reaches_more = session.has_more || !session.targets.iter().all(&may);
+            reaches_more.then(|| session.ending.end("the policy service permits less than the session reaches"))
+        });
+        ended.count()
     }
 
     /// The sealed session of this id, as the door wants it.
@@ -144,9 +201,8 @@ impl Live {
         let sessions = self.lock();
         let picked = sessions.values().filter(|session| those(session.guest.at_sign(), session));
         let told = picked.map(|session| {
-            let (client, target) = (session.guest.at_sign(), session.target.as_deref());
-            let seconds = session.since.elapsed().unwrap_or_default().as_secs();
-            tracing::info!(%client, target, seconds, why, "a live session is told to end");
+            let (client, seconds) = (session.guest.at_sign(), session.since.elapsed().unwrap_or_default().as_secs());
+            tracing::info!(%client, seconds, why, "a live session is told to end");
             session.ending.end(why);
         });
         told.count()
@@ -160,26 +216,34 @@ impl Live {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.live.lock().remove(&self.id);
+        let mut sessions = self.live.lock();
+        sessions.remove(&self.id);
+        self.live.count.send_replace(sessions.len());
     }
 }
 
 impl Daemon {
-    /// Looks at the enrolments of live sessions again and again, so often that a session ends within `within` of the
-    /// revocation. Without sessions it sleeps.
-    pub(crate) async fn watch_enrollments(self: Arc<Self>, within: Duration) {
+    /// Looks at what live sessions stand on again and again, so often that a session ends within `within` of a
+    /// revocation: the enrolments of the clients, and what policy says of its guests. Without sessions it sleeps.
+    pub(crate) async fn watch_grants(self: Arc<Self>, within: Duration) {
         // The rest is for the question and its answer.
         let pause = within * 9 / 10;
         loop {
-            if self.live.enrollments().is_empty() {
-                tokio::select! {
-                    () = self.tasks.token().cancelled() => return,
-                    () = self.live.came.notified() => {}
-                }
-            }
             tokio::select! {
                 () = self.tasks.token().cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+                () = async {
+                    self.live.some().await;
+                    tokio::time::sleep(pause).await;
+                } => {}
+            }
+            for client in self.live.clients(|guest| !guest.is_manager()) {
+                let Some(policy) = self.policy.clone() else { break };
+                let daemon = Arc::clone(&self);
+                self.tasks.spawn(async move {
+                    if let Some(answer) = policy.ask_anew(&client).await {
+                        daemon.heed(&client, &answer);
+                    }
+                });
             }
             for enrollment in self.live.enrollments() {
                 // Each by itself: an atServer that does not answer must not delay the others.
@@ -192,6 +256,22 @@ impl Daemon {
                     }
                 });
             }
+        }
+    }
+
+    /// What policy says now counts for sessions that run as well.
+    fn heed(&self, client: &AtSign, answer: &Answer) {
+        let Some(guest) = answer.guest(client) else {
+            let why = format!("denied by policy: {}", answer.reason());
+            self.live.end(&why, |who, session| who == client && !session.guest.is_manager());
+            return;
+        };
+        let ended = {
+            let door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
+            self.live.narrow(&guest, |target| door.may_reach(&guest, target).is_ok())
+        };
+        if ended > 0 {
+            tracing::info!(%client, ended, "sessions end: policy permits less than they reach");
         }
     }
 
@@ -212,6 +292,8 @@ impl Daemon {
 
 #[cfg(test)]
 mod tests {
+    use postern_session::{Door, PermitOpen};
+
     use super::*;
 
     #[test]
@@ -223,7 +305,8 @@ mod tests {
         let session = |enrollment| Session {
             guest: Guest::manager(std::slice::from_ref(&client), &client).unwrap(),
             enrollment,
-            target: None,
+            targets: Vec::new(),
+            has_more: false,
             since: SystemTime::now(),
             ending: Ending::default(),
             sealed: None,
@@ -237,5 +320,36 @@ mod tests {
         assert_eq!((first.ending.why(), second.ending.why()), (Some("revoked"), None));
         drop(place);
         assert!(!live.holds(&a) && live.enrollments().len() == 1);
+    }
+
+    #[test]
+    fn what_policy_takes_back_ends_the_sessions_that_reach_it_and_no_others() {
+        let live = Arc::new(Live::default());
+        let client = AtSign::parse("client").unwrap();
+        let permits = |list| Guest::by_policy(&client, PermitOpen::parse(list).unwrap());
+        let session = |port| Session {
+            guest: permits("localhost:22,localhost:80"),
+            enrollment: None,
+            targets: vec![HostPort::localhost(port)],
+            has_more: false,
+            since: SystemTime::now(),
+            ending: Ending::default(),
+            sealed: None,
+        };
+        let sessions = [22, 80].map(session);
+        let places = [1, 2].map(|n| {
+            let id = Uuid::from_random([n; 16]);
+            live.enter(&id, sessions[usize::from(n) - 1].clone()).unwrap()
+        });
+        let door = Door::new(PermitOpen::anything());
+        let narrow = |list| {
+            let guest = permits(list);
+            live.narrow(&guest, |target| door.may_reach(&guest, target).is_ok())
+        };
+        assert_eq!(narrow("localhost:22,localhost:80"), 0);
+        assert_eq!(narrow("localhost:22,localhost:81"), 1);
+        assert!(!sessions[0].ending.token().is_cancelled() && sessions[1].ending.token().is_cancelled());
+        live.reaches(&places[0].id, &HostPort::localhost(81));
+        assert_eq!(narrow("localhost:22"), 2, "the other one has not gone yet");
     }
 }

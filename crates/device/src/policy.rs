@@ -145,6 +145,20 @@ impl Policy {
         receiver.await.unwrap_or_else(|_| Answer::deny("stopped"))
     }
 
+    /// A new answer about a client whose sessions run; `None`: there is none, which changes nothing.
+    pub(crate) async fn ask_anew(&self, client: &AtSign) -> Option<Answer> {
+        match self.ask(client).await {
+            Ok(answer) => {
+                self.lock().cache.put(client.clone(), answer.clone(), Instant::now());
+                Some(answer)
+            }
+            Err(why) => {
+                tracing::debug!(%client, reason = %why.text(), "no new answer of the policy service");
+                None
+            }
+        }
+    }
+
     async fn find_out(&self, client: &AtSign) {
         let asked = tokio::select! {
             biased;

@@ -51,6 +51,7 @@ impl Reach {
     /// The name is looked up once, and what was found is checked and dialled.
     async fn reach(&self, guest: &Guest, target: &HostPort) -> Result<TcpStream, Refusal> {
         self.door(|door| door.may_reach(guest, target))?;
+        self.daemon.live.reaches(&self.id, target);
         let work = async {
             let host = target.host.trim_matches(['[', ']']);
             let found = resolve(host, target.port).await;

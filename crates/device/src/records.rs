@@ -52,7 +52,7 @@ impl Daemon {
             tracing::warn!(%error, "no voucher for the identity key of this device yet: sealed sessions are not served");
         }
         self.read_host_keys().await;
-        for manager in &self.config.managers {
+        for manager in &self.managers_now() {
             if let Err(error) = Box::pin(self.publish_to(manager)).await {
                 tracing::warn!(%manager, %error, "could not share the device information");
             }
@@ -65,12 +65,7 @@ impl Daemon {
         let info = format!("device_info.{device}.{NAMESPACE}");
         let host_keys = HostKeys::record(&self.config.device);
         if self.config.hide {
-            let (a, b, c) = tokio::join!(
-                client.delete_shared(manager, &username),
-                client.delete_shared(manager, &info),
-                client.delete_shared(manager, &host_keys)
-            );
-            return a.and(b).and(c);
+            return self.take_back_from(manager).await;
         }
         client.prepare(manager).await?;
         let user = user_name().unwrap_or_default();
@@ -85,6 +80,25 @@ impl Daemon {
                     None => client.delete_shared(manager, &host_keys).await,
                 }
             },
+        );
+        a.and(b).and(c)
+    }
+
+    /// Takes back what somebody could read who is no manager any more.
+    pub(crate) async fn take_back(&self, manager: &AtSign) {
+        if let Err(error) = self.take_back_from(manager).await {
+            tracing::warn!(%manager, %error, "could not take back the device information");
+        }
+    }
+
+    async fn take_back_from(&self, manager: &AtSign) -> Result<(), ClientError> {
+        let (client, device) = (&self.client, self.config.device.as_str());
+        let [username, info] = ["username", "device_info"].map(|kind| format!("{kind}.{device}.{NAMESPACE}"));
+        let host_keys = HostKeys::record(&self.config.device);
+        let (a, b, c) = tokio::join!(
+            client.delete_shared(manager, &username),
+            client.delete_shared(manager, &info),
+            client.delete_shared(manager, &host_keys)
         );
         a.and(b).and(c)
     }

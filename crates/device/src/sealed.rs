@@ -13,7 +13,7 @@ use postern_proto::{AtSign, Uuid};
 use postern_rendezvous::{Side, TicketTo};
 use postern_seal::{Answer, DeviceEnd, SealError};
 use postern_session::{
-    Admitted, AsksSealed, Denied, Guest, RefusalCode, Refused, RequestError, SealedRequest, SignedRequest,
+    Admitted, AsksSealed, Denied, Guest, HostPort, RefusalCode, Refused, RequestError, SealedRequest, SignedRequest,
 };
 use tokio::time::timeout;
 
@@ -130,7 +130,8 @@ impl Daemon {
         let entry = Session {
             guest: admitted.guest().clone(),
             enrollment: Some(admitted.voucher().enrollment().clone()),
-            target: request.is_ssh.then(|| format!("localhost:{}", self.config.sshd_port)),
+            targets: request.is_ssh.then(|| HostPort::localhost(self.config.sshd_port)).into_iter().collect(),
+            has_more: false,
             since: SystemTime::now(),
             ending: ending.clone(),
             sealed: Some(SealedSession {

@@ -260,7 +260,8 @@ impl Daemon {
         let entry = Session {
             guest: guest.clone(),
             enrollment: signed.enrollment,
-            target: Some(knocked.request().target.to_string()),
+            targets: vec![knocked.request().target.clone()],
+            has_more: false,
             since: SystemTime::now(),
             ending: ending.clone(),
             sealed: None,

@@ -2,6 +2,7 @@
 //! for listening sockets from start to end.
 
 pub mod caller;
+pub mod enrolment;
 mod matrix;
 mod own_tools;
 

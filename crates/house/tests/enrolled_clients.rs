@@ -2,11 +2,10 @@
 
 use std::io::{ErrorKind, Read as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
+use postern_house::enrolment::{decide, enrol};
 use postern_house::in_house;
 use postern_testkit::limits::SESSION;
 use postern_testkit::{Options, Piece, Process, World, run, say};
@@ -80,36 +79,6 @@ fn of_two_instances_one_answers() -> anyhow::Result<()> {
         ensure!(counts.iter().sum::<usize>() == SESSIONS, "not one each: {counts:?}");
         Ok(())
     })
-}
-
-/// A further key file of the client, and the id of its enrolment.
-fn enrol(world: &World) -> anyhow::Result<(PathBuf, String)> {
-    let mut otp = at_activate(world, "otp");
-    otp.arg("-k").arg(world.key_file(World::CLIENT));
-    let otp = run(otp, SESSION)?.success()?.text();
-    let path = world.dir().join("client/laptop.atKeys");
-    let mut enroll = at_activate(world, "enroll");
-    enroll.args(["-s", &otp, "-p", "laptop", "-d", "test", "-n", "sshnp:rw,sshrvd:rw", "-k"]).arg(&path);
-    let mut enroll = Process::start(enroll)?;
-    let said = enroll.wait_for_stdout(SESSION, |text| text.contains("Enrollment ID: ") && text.ends_with('\n'))?;
-    let id = said.split("Enrollment ID: ").nth(1).and_then(|rest| rest.split_whitespace().next());
-    let id = id.context("no enrolment id")?.to_owned();
-    decide(world, "approve", &id)?;
-    enroll.wait(SESSION)?.success()?;
-    Ok((path, id))
-}
-
-fn decide(world: &World, what: &str, id: &str) -> anyhow::Result<()> {
-    let mut command = at_activate(world, what);
-    command.args(["-i", id, "-k"]).arg(world.key_file(World::CLIENT));
-    run(command, SESSION)?.success()?;
-    Ok(())
-}
-
-fn at_activate(world: &World, what: &str) -> Command {
-    let mut command = world.postern(World::CLIENT);
-    command.args(["at_activate", what, "-a", World::CLIENT, "-r", &world.root()]);
-    command
 }
 
 /// A connection on which the device's ssh server has said its name.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::tasks::spawn_for_life;
@@ -30,6 +30,32 @@ pub fn shutdown_token() -> io::Result<CancellationToken> {
         }
     });
     Ok(token)
+}
+
+/// SIGHUP: read again what is written.
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// From now on the signal does not end the process.
+    ///
+    /// # Errors
+    /// When the handler cannot be installed.
+    pub fn listen() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// Waits for the next one. Cancel-safe.
+    pub async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending().await
+        }
+    }
+}
+
+impl std::fmt::Debug for Hangups {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hangups")
+    }
 }
 
 #[cfg(test)]

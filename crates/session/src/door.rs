@@ -24,7 +24,7 @@ pub struct Door {
 }
 
 /// Somebody who may knock: a manager, or a client that the policy service vouches for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guest {
     at_sign: AtSign,
     /// What policy lets this guest reach; `None`: managers are not narrowed.
@@ -212,9 +212,14 @@ impl Guest {
         &self.at_sign
     }
 
+    /// Let in by the device's own list, and not by its policy service.
+    pub fn is_manager(&self) -> bool {
+        self.permits.is_none()
+    }
+
     /// What lets the guest in, in a word: `manager` or `policy`.
     pub fn rule(&self) -> &'static str {
-        if self.permits.is_some() { "policy" } else { "manager" }
+        if self.is_manager() { "manager" } else { "policy" }
     }
 }
 

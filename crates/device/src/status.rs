@@ -1,0 +1,329 @@
+//! Who is in: what the daemon writes down while sessions run, and `sshnpd status`, which shows it.
+//!
+//! One file for each daemon, with a lock that the daemon holds: what lies there unlocked is of a daemon that is gone.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use clap::Parser;
+use jiff::{Timestamp, Unit};
+use postern_link::sealed::State;
+use postern_observe::{print, runtime_dir, say, state_dir};
+use postern_proto::Uuid;
+use serde::{Deserialize, Serialize};
+
+use crate::daemon::Daemon;
+use crate::limits::{STATUS_BYTES, STATUS_EVERY};
+use crate::live::Session;
+
+/// Shows who is in: since when, by which rule, to what, how many bytes.
+///
+/// Exit status: 0 a daemon runs, 1 none does.
+#[derive(Parser)]
+#[command(name = "sshnpd status", version, max_term_width = 100)]
+struct Flags {
+    /// Only the daemon of this device name.
+    #[arg(short = 'd', long, value_name = "NAME")]
+    device: Option<String>,
+    /// Print JSON: one object a line, one line a daemon.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a daemon writes. Times are RFC 3339, UTC.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    v: u32,
+    pid: u32,
+    at_sign: String,
+    device: String,
+    version: String,
+    started: String,
+    written: String,
+    sessions: Vec<Guest>,
+}
+
+/// A session that runs.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Guest {
+    session: String,
+    who: String,
+    /// The record of the key of the client's enrolment, where its signature was checked.
+    enrollment: Option<String>,
+    /// `manager` or `policy`.
+    rule: String,
+    /// False: a session of 2024.
+    sealed: bool,
+    since: String,
+    /// What was dialled, as it was asked for; at most as many as are remembered.
+    targets: Vec<String>,
+    /// Sealed sessions tell the rest. `live` or `suspended`: waiting for its connection to come back.
+    state: Option<String>,
+    /// Since when it is connected as it is now.
+    connected: Option<String>,
+    /// How often it went on over another connection.
+    epoch: Option<u32>,
+    /// Connections inside it.
+    streams: Option<usize>,
+    /// Bytes to the client.
+    sent: Option<u64>,
+    /// Bytes from the client.
+    received: Option<u64>,
+}
+
+/// Our file, for as long as we live.
+struct Board {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Daemon {
+    /// Writes down who is in, whenever that changes and every few seconds while sessions run.
+    pub(crate) async fn keep_status(self: Arc<Self>) {
+        let board = match Board::open(self.config.device.as_str(), self.config.at_sign.as_str()) {
+            Ok(Some(board)) => board,
+            Ok(None) => return,
+            Err(error) => return tracing::debug!(%error, "no status is kept"),
+        };
+        let (started, mut count) = (SystemTime::now(), self.live.count());
+        loop {
+            count.mark_unchanged();
+            if let Err(error) = board.write(&self.status(started)) {
+                tracing::debug!(%error, "the status cannot be written");
+            }
+            tokio::select! {
+                () = self.tasks.token().cancelled() => return,
+                _ = count.changed() => {}
+                () = async {
+                    self.live.some().await;
+                    tokio::time::sleep(STATUS_EVERY).await;
+                } => {}
+            }
+        }
+    }
+
+    fn status(&self, started: SystemTime) -> Status {
+        Status {
+            v: 1,
+            pid: std::process::id(),
+            at_sign: self.config.at_sign.to_string(),
+            device: self.config.device.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: text(started),
+            written: text(SystemTime::now()),
+            sessions: self.live.all().iter().map(|(id, session)| Guest::of(id, session)).collect(),
+        }
+    }
+}
+
+impl Guest {
+    fn of(id: &Uuid, session: &Session) -> Self {
+        let sealed = session.sealed.as_ref();
+        let progress = sealed.and_then(|sealed| sealed.handle.as_ref()).map(|handle| handle.progress());
+        Self {
+            session: id.to_string(),
+            who: session.guest.at_sign().to_string(),
+            enrollment: session.enrollment.as_ref().map(ToString::to_string),
+            rule: session.guest.rule().to_owned(),
+            sealed: sealed.is_some(),
+            since: text(session.since),
+            targets: session.targets.iter().map(ToString::to_string).collect(),
+            state: progress.as_ref().map(|progress| {
+                match progress.state {
+                    State::Live => "live",
+                    State::Suspended => "suspended",
+                    State::Over => "over",
+                }
+                .to_owned()
+            }),
+            connected: sealed.map(|sealed| text(sealed.connected)),
+            epoch: sealed.map(|sealed| sealed.epoch),
+            streams: progress.as_ref().map(|progress| progress.streams),
+            sent: progress.as_ref().map(|progress| progress.carried.out),
+            received: progress.as_ref().map(|progress| progress.carried.back),
+        }
+    }
+}
+
+impl Board {
+    /// `None`: there is no place for it.
+    fn open(device: &str, at_sign: &str) -> io::Result<Option<Self>> {
+        let Some(dir) = places().into_iter().next() else { return Ok(None) };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        for path in files(&dir) {
+            if !is_live(&path) {
+                let _ = fs::remove_file(lock_of(&path));
+                let _ = fs::remove_file(path);
+            }
+        }
+        let path = dir.join(format!("sshnpd.{device}{at_sign}.{}.json", std::process::id()));
+        let lock = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(lock_of(&path))?;
+        lock.try_lock().map_err(|_| io::Error::from(io::ErrorKind::WouldBlock))?;
+        Ok(Some(Self { path, _lock: lock }))
+    }
+
+    /// Readers see the old one or the new one.
+    fn write(&self, status: &Status) -> io::Result<()> {
+        let draft = self.path.with_extension("new");
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
+        serde_json::to_writer(&mut file, status)?;
+        file.write_all(b"\n")?;
+        fs::rename(&draft, &self.path)
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_file(lock_of(&self.path));
+    }
+}
+
+/// Where status files may lie; a daemon writes to the first.
+fn places() -> Vec<PathBuf> {
+    let own = runtime_dir().or_else(|| state_dir().map(|dir| dir.join("run")));
+    // A service of the system writes there, whoever asks.
+    let service = PathBuf::from("/run/postern");
+    own.into_iter().chain([service]).collect()
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let named = |name: &str| name.starts_with("sshnpd.") && name.ends_with(".json");
+    let ours = entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(named));
+    let mut paths: Vec<PathBuf> = ours.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+fn lock_of(path: &Path) -> PathBuf {
+    path.with_extension("lock")
+}
+
+/// Whether the daemon that wrote it lives: it holds the lock.
+fn is_live(path: &Path) -> bool {
+    File::open(lock_of(path)).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+fn read(path: &Path) -> Option<Status> {
+    let file = File::open(path).ok()?;
+    serde_json::from_reader(io::Read::take(file, STATUS_BYTES)).ok()
+}
+
+fn text(time: SystemTime) -> String {
+    let time = Timestamp::try_from(time).and_then(|time| time.round(Unit::Second));
+    time.map(|time| time.to_string()).unwrap_or_default()
+}
+
+/// Runs `sshnpd status`; the first word is the program's name.
+pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
+    let flags = match Flags::try_parse_from(args) {
+        Ok(flags) => flags,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    let mut paths: Vec<PathBuf> = places().iter().flat_map(|dir| files(dir)).filter(|path| is_live(path)).collect();
+    paths.sort();
+    paths.dedup();
+    let found: Vec<Status> = paths.iter().filter_map(|path| read(path)).collect();
+    let wanted = |status: &&Status| flags.device.as_ref().is_none_or(|device| *device == status.device);
+    let found: Vec<&Status> = found.iter().filter(wanted).collect();
+    if found.is_empty() {
+        let dirs: Vec<String> = places().iter().map(|dir| dir.display().to_string()).collect();
+        say(format_args!(
+            "sshnpd: no daemon of this user runs here (looked in {}). Run this as the user that runs the daemon.",
+            dirs.join(", ")
+        ));
+        return ExitCode::FAILURE;
+    }
+    for status in found {
+        if flags.json {
+            print(serde_json::to_string(status).unwrap_or_default());
+        } else {
+            print(shown(status).join("\n"));
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// For people: the daemon, and a line or two for each session.
+fn shown(status: &Status) -> Vec<String> {
+    let Status { pid, at_sign, device, version, started, sessions, .. } = status;
+    let count = match sessions.len() {
+        0 => "nobody is in".to_owned(),
+        1 => "1 session".to_owned(),
+        n => format!("{n} sessions"),
+    };
+    let mut lines = vec![format!("{device}{at_sign}: {count} (pid {pid}, version {version}, since {started})")];
+    for guest in sessions {
+        let kind = if guest.sealed { "sealed" } else { "of 2024, not sealed" };
+        let targets = if guest.targets.is_empty() { "nothing yet".to_owned() } else { guest.targets.join(" ") };
+        lines.push(format!("  {} since {}, by rule {:?}, {kind}: {targets}", guest.who, guest.since, guest.rule));
+        if let (Some(state), Some(connected)) = (&guest.state, &guest.connected) {
+            let [streams, sent, received] = [
+                guest.streams.unwrap_or(0).to_string(),
+                guest.sent.unwrap_or(0).to_string(),
+                guest.received.unwrap_or(0).to_string(),
+            ];
+            let epoch = guest.epoch.unwrap_or(0);
+            lines.push(format!(
+                "    {state} since {connected}, resumed {epoch} times, {streams} connections, {sent} bytes sent, {received} received"
+            ));
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_what_was_written() {
+        let guest = Guest {
+            session: "6f".into(),
+            who: "@alice".into(),
+            enrollment: None,
+            rule: "manager".into(),
+            sealed: true,
+            since: "2026-11-23T10:00:00Z".into(),
+            targets: vec!["localhost:22".into()],
+            state: Some("live".into()),
+            connected: Some("2026-11-23T10:05:00Z".into()),
+            epoch: Some(1),
+            streams: Some(1),
+            sent: Some(2000),
+            received: Some(30),
+        };
+        let status = Status {
+            v: 1,
+            pid: 7,
+            at_sign: "@device".into(),
+            device: "gw-17".into(),
+            version: "0.1.0".into(),
+            started: "2026-11-23T09:00:00Z".into(),
+            written: "2026-11-23T10:06:00Z".into(),
+            sessions: vec![guest],
+        };
+        let text = serde_json::to_string(&status).unwrap();
+        let read: Status = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            shown(&read),
+            [
+                "gw-17@device: 1 session (pid 7, version 0.1.0, since 2026-11-23T09:00:00Z)",
+                "  @alice since 2026-11-23T10:00:00Z, by rule \"manager\", sealed: localhost:22",
+                "    live since 2026-11-23T10:05:00Z, resumed 1 times, 1 connections, 2000 bytes sent, 30 received",
+            ]
+        );
+    }
+}
