@@ -102,7 +102,7 @@ fn managers_who_are_taken_off_the_list_or_whose_time_is_over_are_out() -> anyhow
             let first = live(world, &client, &relay, &tasks).await?;
 
             // Let in by a change of the file, until a time that is near.
-            let until = SystemTime::now() + Duration::from_secs(6);
+            let until = SystemTime::now() + Duration::from_secs(8);
             let until = until.duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
             let until = run(date(until), COMMAND)?.success()?.text();
             write(&format!("\"@client\", \"{OTHER} until {}\"", until.trim()))?;
@@ -110,13 +110,9 @@ fn managers_who_are_taken_off_the_list_or_whose_time_is_over_are_out() -> anyhow
             daemon.wait_for_line(COMMAND, |line| line.contains("list of managers was read anew"))?;
             let second = live(world, &other, &relay, &tasks).await?;
 
-            let shown = status(world, &["--json"])?;
-            let status: Json = serde_json::from_str(shown.trim())?;
-            let sessions = status["sessions"].as_array().context("no sessions")?;
-            ensure!(sessions.len() == 2, "{shown}");
-            let theirs = sessions.iter().find(|session| session["who"] == OTHER).context("not shown")?;
+            let (shown, theirs) = shown_live(world, OTHER).await?;
             let target = format!("localhost:{}", world.ssh_port());
-            ensure!(theirs["rule"] == "manager" && theirs["sealed"] == true && theirs["state"] == "live", "{shown}");
+            ensure!(theirs["rule"] == "manager" && theirs["sealed"] == true, "{shown}");
             ensure!(theirs["targets"][0] == target.as_str(), "{shown}");
 
             second.ends("the access of @other ended at").await?;
@@ -193,6 +189,22 @@ fn status_command(world: &World, words: &[&str]) -> Command {
 
 fn status(world: &World, words: &[&str]) -> anyhow::Result<String> {
     Ok(run(status_command(world, words), COMMAND)?.success()?.text())
+}
+
+/// Waits until the status shows two sessions, and one of `who` as live: it is written every few seconds.
+async fn shown_live(world: &World, who: &str) -> anyhow::Result<(String, Json)> {
+    let start = Instant::now();
+    loop {
+        let shown = status(world, &["--json"])?;
+        let status: Json = serde_json::from_str(shown.trim())?;
+        let sessions = status["sessions"].as_array().context("no sessions")?;
+        let theirs = sessions.iter().find(|session| session["who"] == who && session["state"] == "live");
+        if let Some(theirs) = theirs.filter(|_| sessions.len() == 2) {
+            return Ok((shown.clone(), theirs.clone()));
+        }
+        ensure!(start.elapsed() < GONE, "{shown}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 fn date(seconds: u64) -> Command {
