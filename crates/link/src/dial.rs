@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use postern_crypto::Iv;
-use postern_net::tcp;
+use postern_net::proxy;
 use postern_rendezvous::escr::ACCEPTED;
 use postern_rendezvous::limits::PROVE_WITHIN;
 use postern_rendezvous::{Challenge, EscrProver, SignedLine};
@@ -45,7 +45,7 @@ impl RelayPort {
     /// Opens the socket of the `number`th connection and authenticates it. The first, 0, is the only one of ssh or the
     /// control channel.
     pub async fn dial(&self, number: u32) -> io::Result<TcpStream> {
-        let mut socket = tcp::connect_tcp(&self.host, self.port, DIAL).await?;
+        let mut socket = proxy::connect_tcp(&self.host, self.port, DIAL).await?;
         match &self.auth {
             RelayAuth::Nothing => {}
             RelayAuth::Line(line) => {

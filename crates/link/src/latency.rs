@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use postern_net::tasks::Tasks;
-use postern_net::tcp;
+use postern_net::proxy;
 use postern_rendezvous::hints::{Discovered, Latencies, RelayMap};
 use tokio::task::JoinHandle;
 
@@ -40,7 +40,7 @@ async fn latency(place: Discovered) -> Option<Duration> {
     let mut shortest = None;
     for _ in 0..KNOCKS {
         let start = Instant::now();
-        tcp::connect_tcp(&host, port, KNOCK).await.ok()?;
+        proxy::connect_tcp(&host, port, KNOCK).await.ok()?;
         let took = start.elapsed();
         shortest = Some(shortest.map_or(took, |shortest: Duration| shortest.min(took)));
     }

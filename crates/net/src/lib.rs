@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`tls`] | whom we trust, connecting, accepting, making a private CA |
 //! | [`tcp`] | connecting to the first address that answers, listening, keep-alive |
+//! | [`proxy`] | ways out of networks that let nothing through but a proxy |
 //! | [`seats`] | how many connections may wait before they have said who they are |
 //! | [`pump`] | joining two sockets without copying |
 //! | [`backoff`] | waiting before trying again |
@@ -15,6 +16,7 @@
 
 pub mod backoff;
 pub mod limits;
+pub mod proxy;
 pub mod pump;
 pub mod ready;
 pub mod seats;

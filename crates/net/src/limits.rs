@@ -55,3 +55,9 @@ pub const PRIVATE_CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 6
 /// The certificates that a calling server may show, in bytes. A leaf and two intermediates have about 6 KiB; they are
 /// kept as long as the connection.
 pub const PEER_CHAIN_BYTES: usize = 16 * 1024;
+
+/// What a proxy may answer before the connection is the other end's: a page that says why it refuses comes behind that.
+pub const PROXY_ANSWER_BYTES: usize = 8 * 1024;
+
+/// Buffer of one direction between streams that are not both plain sockets: a TLS record.
+pub const STREAM_COPY_BYTES: usize = 16 * 1024;

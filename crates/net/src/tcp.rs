@@ -96,6 +96,14 @@ pub fn limit_unsent(socket: &TcpStream, bytes: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets the closing of this socket be a reset, so that the other end does not take a cut stream for a finished one.
+///
+/// # Errors
+/// When the socket is already gone.
+pub fn reset_when_closed(socket: &TcpStream) -> io::Result<()> {
+    SockRef::from(socket).set_linger(Some(Duration::ZERO))
+}
+
 /// Listens on `address`; port 0 lets the system choose. `[::]` accepts IPv4 as well, and where the system has no IPv6 it
 /// means `0.0.0.0`. To be called within the runtime.
 ///

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use postern_client::parse_root;
+use postern_net::tls::{ServerTls, TlsError};
 use postern_observe::{Verbosity, say};
 use postern_proto::{AtSign, ServerAddress};
 use postern_rendezvous::limits::{DETECT_WINDOW, KEY_RECHECK};
@@ -51,6 +52,16 @@ struct Flags {
     /// With --443: this port instead.
     #[arg(long = "443-bind-port", value_name = "PORT")]
     single_port: Option<u16>,
+    /// Let the ports speak TLS too, to those who speak it first: a PEM certificate of --ip, with its chain. Read anew every
+    /// hour.
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// A further port for networks that let nothing but TLS through, such as 443; with --tls-cert.
+    #[arg(long, value_name = "PORT")]
+    tls_port: Option<u16>,
     /// Milliseconds after which a socket that says nothing is asked for a proof.
     #[arg(long, value_name = "MS")]
     relay_auth_detect_window_ms: Option<u64>,
@@ -104,6 +115,13 @@ pub(crate) struct Port {
     pub(crate) named: bool,
 }
 
+/// What TLS is spoken with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TlsFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
 /// What the relay is to do.
 pub(crate) struct Config {
     pub(crate) at_sign: AtSign,
@@ -115,6 +133,9 @@ pub(crate) struct Config {
     pub(crate) bind: IpAddr,
     /// None: as an old relay, without.
     pub(crate) port: Option<Port>,
+    pub(crate) tls: Option<TlsFiles>,
+    /// A port beside that one.
+    pub(crate) tls_port: Option<u16>,
     pub(crate) detect_window: Duration,
     pub(crate) key_recheck: Duration,
     pub(crate) generation: Generation,
@@ -125,6 +146,13 @@ impl Config {
     /// Whether this client may ask for anything.
     pub(crate) fn serves(&self, client: &AtSign) -> bool {
         self.managers.is_empty() || self.managers.contains(client)
+    }
+}
+
+impl TlsFiles {
+    /// What the files hold now.
+    pub(crate) fn read(&self) -> Result<ServerTls, TlsError> {
+        ServerTls::relay_from_pem_files(&self.certificate, &self.key)
     }
 }
 
@@ -155,6 +183,19 @@ fn check(flags: Flags, file: File) -> Result<Config, String> {
         return Err("the configuration file has a passphrase: encrypted key files are not supported".into());
     }
     let port = port(&flags, &file);
+    let certificate = flags.tls_cert.or(file.network.tls_certificate);
+    let tls = match (certificate, flags.tls_key.or(file.network.tls_key)) {
+        (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+        (None, None) => None,
+        _ => return Err("TLS needs both --tls-cert and --tls-key".into()),
+    };
+    let tls_port = flags.tls_port.or(file.network.tls_port);
+    if tls_port.is_some() && tls.is_none() {
+        return Err("--tls-port: name a certificate with --tls-cert and --tls-key".into());
+    }
+    if port.is_none() && tls.is_some() {
+        return Err("--tls-cert: an older relay without --443 has no port that could speak TLS".into());
+    }
     let name = flags.at_sign.or(file.atsign.atsign).ok_or("name the relay's atSign with -a")?;
     let host = flags.host.or(file.network.ip).ok_or("name the address that clients and devices dial with -i")?;
     let fits = |c: char| c.is_ascii_graphic() && c != ',';
@@ -192,6 +233,8 @@ fn check(flags: Flags, file: File) -> Result<Config, String> {
         root: parse_root(&root).map_err(|e| e.to_string())?,
         bind: flags.bind,
         port,
+        tls,
+        tls_port,
         detect_window: window,
         key_recheck: recheck,
         generation: flags.behave_as,
@@ -274,6 +317,9 @@ mod tests {
             (&["-a", "@r", "-i", "h"], "network: {bind443: true}"),
             (&["-a", "@r", "-i", "h"], "runtime: {log-traffic: true}"),
             (&["-a", "@r", "-i", "h", "--relay-auth-detect-window-ms", "60000"], ""),
+            (&["-a", "@r", "-i", "h", "--tls-port", "443"], ""),
+            (&["-a", "@r", "-i", "h", "--tls-cert", "c.pem"], ""),
+            (&["-a", "@r", "-i", "h"], "network: {tls-cert: c.pem}"),
             (&["-a", "@r", "-i", "h", "--signing-key-check-interval", "0"], ""),
         ] {
             assert!(parse(words, yaml).is_err(), "{words:?} {yaml:?}");

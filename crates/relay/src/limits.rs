@@ -61,6 +61,9 @@ pub const TICKET_COST: u32 = 1;
 /// What a voucher costs besides that was not seen in the last minute: two RSA signatures and questions to two atServers.
 pub const VOUCHER_COST: u32 = 16;
 
+/// What a TLS handshake costs: a signature of the relay's, and the agreement on a key, half a millisecond in all.
+pub const TLS_COST: u32 = 8;
+
 /// What flows into the bucket of an address each second: 2000 tickets, a tenth of a core; or 117 new vouchers.
 pub const CHECKS_PER_SECOND: u32 = 2000;
 
@@ -75,6 +78,12 @@ pub const KEY_FETCHES: usize = 256;
 
 /// Vouchers remembered that were believed in the last minute, by whoever has an atSign: 400 bytes each.
 pub const KEPT_VOUCHERS: usize = 16_384;
+
+/// What a guest behind TLS may send before the other side has come: the first flight of a device has some 6 KiB.
+pub const LEFTOVER_BYTES: usize = 16 * 1024;
+
+/// How often the certificate is read anew: who renews it every two months need not restart the relay.
+pub const TLS_RELOAD: Duration = Duration::from_secs(3600);
 
 /// A guest that is refused has this long to read why.
 pub const FAREWELL: Duration = Duration::from_secs(1);

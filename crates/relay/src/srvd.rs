@@ -4,6 +4,7 @@ mod opening;
 mod place;
 
 use std::fmt;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +18,13 @@ use postern_proto::{AtSign, Notification, Request, Uuid};
 use postern_rendezvous::hints::{DISCOVER_REQUEST, DISCOVER_RESPONSE, DiscoverRequest, ModesHint};
 use postern_rendezvous::{NAMESPACE, RelayRequest};
 use tokio::sync::Semaphore;
+use tokio::time::sleep;
 
 use self::opening::Unopened;
-use crate::cli::{Config, Generation, Port};
-use crate::engine::{Relay, TicketKeys, TicketSpec};
+use crate::cli::{Config, Generation, Port, TlsFiles};
+use crate::engine::{Entrance, Relay, TicketKeys, TicketSpec};
 use crate::keys::KeyBook;
-use crate::limits::{DRAIN, HEARTBEAT, REQUESTS, RelayLimits};
+use crate::limits::{DRAIN, HEARTBEAT, REQUESTS, RelayLimits, TLS_RELOAD};
 
 /// Why the relay cannot run.
 #[derive(Debug)]
@@ -32,6 +34,7 @@ pub(crate) enum SrvdError {
     Login(ClientError),
     Signals(std::io::Error),
     Port(u16, std::io::Error),
+    Certificate(TlsError),
 }
 
 struct Srvd {
@@ -40,6 +43,8 @@ struct Srvd {
     relay: Relay,
     keys: Arc<KeyBook>,
     tasks: Tasks,
+    /// Where else guests are let in.
+    beside: Option<NonZeroU16>,
 }
 
 /// Life of what a reply speaks of. Source: NoPorts messages, 10 s.
@@ -90,6 +95,13 @@ pub(crate) async fn run(config: Config) -> Result<(), SrvdError> {
         None => Relay::new(limits, tasks.clone()),
         Some(port) => bind(limits, &tasks, port)?,
     };
+    if let Some(files) = &config.tls {
+        relay.speak_tls(files.read().map_err(SrvdError::Certificate)?);
+    }
+    let beside = match config.tls_port {
+        Some(port) => Some(relay.bind_beside(port).map_err(|error| SrvdError::Port(port, error))?),
+        None => None,
+    };
     let settings = Settings {
         root: config.root.clone(),
         trust: Trust::load().map_err(SrvdError::Trust)?,
@@ -104,8 +116,9 @@ pub(crate) async fn run(config: Config) -> Result<(), SrvdError> {
     // Answered behind `monitor` on the same connection: from here on nothing is missed.
     let _ = client.request(Request::Noop(Noop { ms: 0 })).await;
     let keys = Arc::new(KeyBook::new(client.clone()));
-    let srvd = Arc::new(Srvd { relay, client, config, keys, tasks: tasks.clone() });
-    srvd.open_port().await;
+    let beside_port = beside.as_ref().map(|entrance| entrance.port);
+    let srvd = Arc::new(Srvd { relay, client, config, keys, tasks: tasks.clone(), beside: beside_port });
+    srvd.open_port(beside).await;
     let at_sign = &srvd.config.at_sign;
     say(format_args!("srvd: monitor started for {at_sign} (version {})", env!("CARGO_PKG_VERSION")));
     ready::notify_ready();
@@ -144,7 +157,7 @@ fn bind(limits: RelayLimits, tasks: &Tasks, port: Port) -> Result<Relay, SrvdErr
 
 impl Srvd {
     /// Lets guests in at the port for all, and says to everybody where it is.
-    async fn open_port(self: &Arc<Self>) {
+    async fn open_port(self: &Arc<Self>, beside: Option<Entrance>) {
         let Some(port) = self.relay.single_port() else { return };
         if self.config.generation != Generation::Current {
             self.relay.serve_port(None);
@@ -156,10 +169,32 @@ impl Srvd {
             serves: Arc::new(move |client| srvd.config.serves(client)),
             keys: Arc::clone(&self.keys) as Arc<dyn TicketKeys>,
         }));
+        if let Some(entrance) = beside {
+            say(format_args!("srvd: TLS port {}", entrance.port));
+            self.relay.serve_beside(entrance);
+        }
+        if let Some(files) = self.config.tls.clone() {
+            self.tasks.spawn(Arc::clone(self).keep_certificate(files));
+        }
         // Who reads that we are ready finds the record.
         let published = self.publish_place(port).await;
         self.tasks.spawn(Arc::clone(self).keep_place_published(port, published));
         say(format_args!("srvd: single port {port}"));
+    }
+
+    /// Reads the certificate again and again, for those who renew it. One that cannot be read changes nothing.
+    async fn keep_certificate(self: Arc<Self>, files: TlsFiles) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.tasks.token().cancelled() => return,
+                () = sleep(TLS_RELOAD) => {}
+            }
+            match files.read() {
+                Ok(tls) => self.relay.speak_tls(tls),
+                Err(error) => tracing::warn!(%error, "the certificate cannot be read: the one before goes on"),
+            }
+        }
     }
 
     /// Everything in here can be caused by a stranger: nothing is said above DEBUG.
@@ -232,6 +267,7 @@ impl fmt::Display for SrvdError {
             Self::Start(error) => error.fmt(f),
             Self::Trust(error) => error.fmt(f),
             Self::Login(error) => error.fmt(f),
+            Self::Certificate(error) => write!(f, "cannot {error}; see --tls-cert and --tls-key"),
             Self::Signals(error) => write!(f, "cannot listen for signals: {error}"),
             Self::Port(port, error) => {
                 write!(f, "cannot listen on port {port}: {error}; choose another with --bind-port, or --443-bind-port")

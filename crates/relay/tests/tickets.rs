@@ -12,11 +12,12 @@ use postern_client::trust::now_ms;
 use postern_crypto::{Ed25519PrivateKey, RsaPrivateKey, RsaPublicKey};
 use postern_identity::{DeviceName, Voucher};
 use postern_net::tasks::Tasks;
+use postern_net::tls::{PrivateCa, ServerTls, TlsStream, Trust, connect_relay};
 use postern_proto::{AtSign, SigningKeyName, Uuid};
 use postern_relay::engine::{KeyRecord, Relay, SigningKeys, TicketKeys, TicketSpec, Unknown};
 use postern_relay::limits::RelayLimits;
 use postern_rendezvous::{HallRules, Refusal, RefusalCode, Side, Ticket, TicketTo};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -110,7 +111,11 @@ struct House {
 
 impl House {
     fn new(tickets: HallRules) -> Self {
-        let limits = RelayLimits { bind: IpAddr::V4(Ipv4Addr::LOCALHOST), tickets, ..RelayLimits::default() };
+        Self::at(IpAddr::V4(Ipv4Addr::LOCALHOST), tickets)
+    }
+
+    fn at(bind: IpAddr, tickets: HallRules) -> Self {
+        let limits = RelayLimits { bind, tickets, ..RelayLimits::default() };
         let (tasks, servers) = (Tasks::new(), Arc::<Servers>::default());
         let relay = Relay::with_single_port(limits, tasks.clone(), 0).unwrap();
         let served = [at("client"), at("device")];
@@ -151,8 +156,9 @@ async fn until(done: impl Fn() -> bool) {
     timeout(SOON, seen).await.expect("it happens");
 }
 
-async fn talk(a: &mut TcpStream, b: &mut TcpStream, text: &[u8]) {
+async fn talk(a: &mut (impl AsyncWrite + Unpin), b: &mut (impl AsyncRead + Unpin), text: &[u8]) {
     a.write_all(text).await.unwrap();
+    a.flush().await.unwrap();
     let mut bytes = vec![0; text.len()];
     timeout(SOON, b.read_exact(&mut bytes)).await.expect("bytes arrive").unwrap();
     assert_eq!(bytes, text);
@@ -178,6 +184,74 @@ async fn two_guests_with_vouchers_are_joined_without_a_word_of_the_relay() {
     assert_eq!(house.relay.totals().tickets_refused, 0);
     let asked = house.servers.asked.load(Ordering::Relaxed);
     assert!(asked <= 6, "keys are remembered, not asked for again: {asked}");
+}
+
+/// A relay that speaks TLS as well, with whose certificates it is believed.
+fn behind_tls() -> (House, Trust) {
+    let house = House::new(HallRules::default());
+    let ca = PrivateCa::make(&["localhost".to_owned()], &[]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&certificate, &ca.server_pem).unwrap();
+    std::fs::write(&key, ca.server_key_pem.as_bytes()).unwrap();
+    house.relay.speak_tls(ServerTls::relay_from_pem_files(&certificate, &key).unwrap());
+    (house, Trust::only_pem(ca.ca_pem.as_bytes()).unwrap())
+}
+
+async fn show_by_tls(port: u16, trust: &Trust, line: &str) -> TlsStream {
+    let mut socket = connect_relay(trust, "localhost", port, SOON).await.unwrap();
+    socket.write_all(line.as_bytes()).await.unwrap();
+    socket.flush().await.unwrap();
+    socket
+}
+
+#[tokio::test]
+async fn behind_tls_at_the_same_port_and_at_another() {
+    let (house, trust) = behind_tls();
+    let entrance = house.relay.bind_beside(0).unwrap();
+    let (port, beside) = (house.relay.single_port().unwrap().get(), entrance.port.get());
+    house.relay.serve_beside(entrance);
+    for (session, port_a, port_b) in [(1, port, port), (2, beside, port)] {
+        // Who waits behind TLS has sent its first bytes, which fit no buffer of the kernel's that we could look into.
+        let mut b = show_by_tls(port_b, &trust, &DEVICE.line(&to(session, Side::B))).await;
+        b.write_all(&[0x16; 6000]).await.unwrap();
+        b.flush().await.unwrap();
+        let mut a = show_by_tls(port_a, &trust, &CLIENT.line(&to(session, Side::A))).await;
+        let mut first = vec![0; 6000];
+        timeout(SOON, a.read_exact(&mut first)).await.expect("the device's first bytes").unwrap();
+        assert!(first.iter().all(|byte| *byte == 0x16));
+        talk(&mut a, &mut b, b"there").await;
+        a.shutdown().await.unwrap();
+        talk(&mut b, &mut a, b"half-closed").await;
+        b.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        timeout(SOON, a.read_to_end(&mut rest)).await.unwrap().unwrap();
+        assert!(rest.is_empty());
+    }
+    // One end behind TLS, the other not.
+    let mut a = house.show(&CLIENT.line(&to(3, Side::A))).await;
+    let mut b = show_by_tls(port, &trust, &DEVICE.line(&to(3, Side::B))).await;
+    talk(&mut a, &mut b, &[1; 100_000][..4096]).await;
+    talk(&mut b, &mut a, b"back").await;
+    // Refusals travel behind it too; who leaves does so for the relay as well.
+    let mut said = Vec::new();
+    let mut refused = show_by_tls(port, &trust, "ticket:nonsense\n").await;
+    timeout(SOON, refused.read_to_end(&mut said)).await.expect("an end").unwrap();
+    assert_eq!(Refusal::parse(&said).unwrap().code, RefusalCode::BadTicket);
+    drop((a, b, refused));
+    until(|| house.relay.sockets() == (0, 0)).await;
+}
+
+#[tokio::test]
+async fn over_ipv6_at_the_same_port() {
+    let house = House::at("::".parse().unwrap(), HallRules::default());
+    let port = house.relay.single_port().unwrap().get();
+    let Ok(mut a) = TcpStream::connect((std::net::Ipv6Addr::LOCALHOST, port)).await else {
+        return println!("skipped: this machine has no IPv6");
+    };
+    a.write_all(CLIENT.line(&to(1, Side::A)).as_bytes()).await.unwrap();
+    let mut b = house.show(&DEVICE.line(&to(1, Side::B))).await;
+    talk(&mut b, &mut a, b"from IPv4 to IPv6").await;
 }
 
 #[tokio::test]

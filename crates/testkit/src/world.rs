@@ -288,6 +288,10 @@ impl World {
         for folder in ["XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"] {
             command.env_remove(folder);
         }
+        // Nobody's proxy leads to this house.
+        for name in ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"] {
+            command.env_remove(name);
+        }
         // Keys of the person who runs the test have no business here.
         command.env_remove("SSH_AUTH_SOCK");
         if std::env::var_os("USER").is_none() {

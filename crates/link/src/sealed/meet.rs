@@ -1,8 +1,10 @@
 //! The way to the other end: a relay that answers, our ticket, and the device's first flight.
 
 use std::io;
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use postern_net::tls::{self, Trust};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
@@ -24,11 +26,20 @@ const ELSEWHERE: [&str; 3] = ["full", "stopping", "quota"];
 /// Dials a relay; the one place where that is done.
 async fn dial_relay(relay: &RelayAddress) -> io::Result<Box<dyn Io>> {
     if relay.tls {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, "its port speaks TLS first"));
+        let trust = trust().map_err(io::Error::other)?;
+        let socket = tls::connect_relay(trust, &relay.host, relay.port, DIAL).await.map_err(io::Error::other)?;
+        postern_net::tcp::limit_unsent(socket.tcp(), UNSENT)?;
+        return Ok(Box::new(socket));
     }
-    let socket = postern_net::tcp::connect_tcp(&relay.host, relay.port, DIAL).await?;
+    let socket = postern_net::proxy::connect_tcp(&relay.host, relay.port, DIAL).await?;
     postern_net::tcp::limit_unsent(&socket, UNSENT)?;
     Ok(Box::new(socket))
+}
+
+/// Whose certificates we believe of relays; read when it is first needed.
+fn trust() -> Result<&'static Trust, String> {
+    static TRUST: OnceLock<Result<Trust, String>> = OnceLock::new();
+    TRUST.get_or_init(|| Trust::load().map_err(|error| error.to_string())).as_ref().map_err(Clone::clone)
 }
 
 /// Dials one relay and shows the ticket.

@@ -8,6 +8,7 @@ mod copy;
 mod socket;
 #[cfg(target_os = "linux")]
 mod splice;
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use self::socket::Socket;
+pub use self::streams::join_streams;
 
 /// Bytes that were handed to the kernel for each side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

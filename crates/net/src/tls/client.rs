@@ -19,8 +19,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::{ALPN, PeerCertificates, TlsError, provider, read_pem};
+use super::{ALPN, PeerCertificates, RELAY_ALPN, TlsError, provider, read_pem};
 use crate::limits::UNACKNOWLEDGED_FOR;
+use crate::proxy::{self, Proxy};
 use crate::tcp;
 
 /// What to do about a certificate of one's own CA.
@@ -126,9 +127,9 @@ impl Trust {
         Self::from_roots(roots)
     }
 
-    fn without_alpn(&self) -> Arc<ClientConfig> {
+    fn offering(&self, alpn: &[&[u8]]) -> Arc<ClientConfig> {
         let mut config = ClientConfig::clone(&self.config);
-        config.alpn_protocols.clear();
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Arc::new(config)
     }
 }
@@ -238,7 +239,8 @@ fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
 }
 
-/// Connects to `host:port` by TLS. `limit` bounds the whole: name, TCP, handshake.
+/// Connects to `host:port` by TLS, through the [proxy] that the environment names for this host. `limit` bounds the whole:
+/// name, TCP, handshake.
 ///
 /// These connections carry lines and replies: one whose peer does not acknowledge for [`UNACKNOWLEDGED_FOR`] is given up.
 /// ALPN [`ALPN`] is offered; a server that insists on another protocol is asked once more without it.
@@ -246,10 +248,39 @@ fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
 /// # Errors
 /// [`ConnectError`] says which step failed.
 pub async fn connect(trust: &Trust, host: &str, port: u16, limit: Duration) -> Result<TlsStream, ConnectError> {
-    connect_where(trust, host, port, limit, |_| true).await
+    let proxy = proxy_for(host, port)?;
+    let (config, carries) = (Arc::clone(&trust.config), Carries::Lines);
+    connect_by(trust, config, carries, host, port, limit, |_| true, proxy).await
 }
 
-/// The same, to those addresses of the name alone that `may_dial` allows: for names that a stranger chose.
+/// Connects to a relay's port that speaks TLS first, through the proxy of the environment if there is one. The bytes are a
+/// session's: how long they stay unacknowledged is not looked at.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_relay(trust: &Trust, host: &str, port: u16, limit: Duration) -> Result<TlsStream, ConnectError> {
+    let proxy = proxy_for(host, port)?;
+    let config = trust.offering(&[RELAY_ALPN]);
+    connect_by(trust, config, Carries::Session, host, port, limit, |_| true, proxy).await
+}
+
+fn proxy_for(host: &str, port: u16) -> Result<Option<&'static Proxy>, ConnectError> {
+    let tcp = |error| ConnectError::Tcp { to: place(host, port), error: io::Error::other(error) };
+    proxy::of_environment(host, port).map_err(tcp)
+}
+
+fn place(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Carries {
+    Lines,
+    Session,
+}
+
+/// The same without a proxy, to those addresses of the name alone that `may_dial` allows: for names that a stranger chose.
 ///
 /// # Errors
 /// [`ConnectError`]; a name without an allowed address cannot be resolved.
@@ -260,28 +291,46 @@ pub async fn connect_where(
     limit: Duration,
     may_dial: impl Fn(IpAddr) -> bool,
 ) -> Result<TlsStream, ConnectError> {
-    let to = || {
-        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-    };
+    let config = Arc::clone(&trust.config);
+    connect_by(trust, config, Carries::Lines, host, port, limit, may_dial, None).await
+}
+
+#[expect(clippy::too_many_arguments, reason = "the three doors above are what others see")]
+async fn connect_by(
+    trust: &Trust,
+    mut config: Arc<ClientConfig>,
+    carries: Carries,
+    host: &str,
+    port: u16,
+    limit: Duration,
+    may_dial: impl Fn(IpAddr) -> bool,
+    proxy: Option<&Proxy>,
+) -> Result<TlsStream, ConnectError> {
+    let to = || place(host, port);
     let mut during = "looking up the name";
     let work = async {
         let invalid =
             |error| ConnectError::Resolve { to: to(), error: io::Error::new(io::ErrorKind::InvalidInput, error) };
         let name = ServerName::try_from(host.to_owned()).map_err(|e| invalid(e.to_string()))?;
-        let mut addresses =
-            tcp::resolve(host, port).await.map_err(|error| ConnectError::Resolve { to: to(), error })?;
+        let mut addresses = match proxy {
+            None => tcp::resolve(host, port).await.map_err(|error| ConnectError::Resolve { to: to(), error })?,
+            Some(_) => Vec::new(),
+        };
         addresses.retain(|address| may_dial(address.ip().to_canonical()));
-        if addresses.is_empty() {
+        if addresses.is_empty() && proxy.is_none() {
             let error = io::Error::new(io::ErrorKind::PermissionDenied, "none of its addresses may be dialled");
             return Err(ConnectError::Resolve { to: to(), error });
         }
-        let mut config = Arc::clone(&trust.config);
+        let tcp = |error| ConnectError::Tcp { to: to(), error };
         loop {
             during = "waiting for TCP";
-            let socket =
-                tcp::connect_first(addresses.clone()).await.map_err(|error| ConnectError::Tcp { to: to(), error })?;
-            tcp::limit_unacknowledged(&socket, UNACKNOWLEDGED_FOR)
-                .map_err(|error| ConnectError::Tcp { to: to(), error })?;
+            let socket = match proxy {
+                None => tcp::connect_first(addresses.clone()).await.map_err(tcp)?,
+                Some(proxy) => proxy.connect(host, port, limit).await.map_err(tcp)?,
+            };
+            if carries == Carries::Lines {
+                tcp::limit_unacknowledged(&socket, UNACKNOWLEDGED_FOR).map_err(tcp)?;
+            }
             during = "in the TLS handshake";
             let error = match TlsConnector::from(Arc::clone(&config)).connect(name.clone(), socket).await {
                 Ok(stream) => return Ok(TlsStream { stream }),
@@ -289,7 +338,7 @@ pub async fn connect_where(
             };
             let refused = rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);
             if rustls_error(&error) == Some(&refused) && !config.alpn_protocols.is_empty() {
-                config = trust.without_alpn();
+                config = trust.offering(&[]);
                 continue;
             }
             return Err(ConnectError::Tls { to: to(), error });

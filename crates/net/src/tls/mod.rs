@@ -16,7 +16,7 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use zeroize::Zeroizing;
 
-pub use client::{ConnectError, TlsStream, Trust, connect, connect_where};
+pub use client::{ConnectError, TlsStream, Trust, connect, connect_relay, connect_where};
 pub use peer::PeerCertificates;
 pub use private_ca::PrivateCa;
 pub use server::{ServerStream, ServerTls};
@@ -25,6 +25,9 @@ use crate::limits::PEM_FILE_BYTES;
 
 /// The ALPN name by which two Posterns recognise each other. Other programs offer or answer none, which is fine.
 pub const ALPN: &[u8] = b"postern/1";
+
+/// The ALPN name of a relay's port. Source: docs/protocol/sealed.md "Relay: tickets".
+pub const RELAY_ALPN: &[u8] = b"postern-relay/1";
 
 /// Why certificates or keys could not be used.
 #[derive(Debug)]

@@ -16,13 +16,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::peer::TakeAny;
-use super::{ALPN, PeerCertificates, TlsError, provider, read_pem};
+use super::{ALPN, PeerCertificates, RELAY_ALPN, TlsError, provider, read_pem};
 
 /// A server's certificate and key, ready to accept. Clones share them.
 #[derive(Clone)]
 pub struct ServerTls {
-    /// For clients that offer [`ALPN`].
+    /// For clients that offer our ALPN name.
     postern: Arc<ServerConfig>,
+    alpn: &'static [u8],
     /// For all others: rustls would refuse a client that offers only protocols we do not list. Asks for a certificate,
     /// for other servers call here too.
     anyone: Arc<ServerConfig>,
@@ -48,6 +49,18 @@ impl ServerTls {
     /// # Errors
     /// A part is missing, or the two do not fit.
     pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+        Self::made(certificate, key, ALPN, true)
+    }
+
+    /// The same for a relay's port: with [`RELAY_ALPN`], and nobody is asked for a certificate.
+    ///
+    /// # Errors
+    /// As [`ServerTls::from_pem_files`].
+    pub fn relay_from_pem_files(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
+        Self::made(&read_pem(certificate)?, &read_pem(key)?, RELAY_ALPN, false)
+    }
+
+    fn made(certificate: &[u8], key: &[u8], alpn: &'static [u8], ask: bool) -> Result<Self, TlsError> {
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificate)
             .collect::<Result<_, _>>()
             .map_err(|error| TlsError::Unusable(error.to_string()))?;
@@ -61,14 +74,16 @@ impl ServerTls {
                 .map_err(TlsError::from)
         };
         let mut postern = config()?.with_no_client_auth().with_single_cert(chain.clone(), key.clone_key())?;
-        let mut anyone = config()?.with_client_cert_verifier(TakeAny::new()).with_single_cert(chain, key)?;
+        let anyone = config()?;
+        let anyone = if ask { anyone.with_client_cert_verifier(TakeAny::new()) } else { anyone.with_no_client_auth() };
+        let mut anyone = anyone.with_single_cert(chain, key)?;
         for config in [&mut postern, &mut anyone] {
             // Connections last for weeks: tickets would cost bytes on the wire and memory here, and save nothing.
             config.send_tls13_tickets = 0;
             config.session_storage = Arc::new(NoServerSessionStorage {});
         }
-        postern.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Self { postern: Arc::new(postern), anyone: Arc::new(anyone) })
+        postern.alpn_protocols = vec![alpn.to_vec()];
+        Ok(Self { postern: Arc::new(postern), alpn, anyone: Arc::new(anyone) })
     }
 
     /// The handshake on an accepted socket. A client without ALPN, or with other protocols, is welcome. The caller bounds
@@ -78,7 +93,7 @@ impl ServerTls {
     /// The peer is no TLS client, offers nothing we can use, or went away.
     pub async fn accept(&self, tcp: TcpStream) -> io::Result<ServerStream> {
         let start = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
-        let ours = start.client_hello().alpn().is_some_and(|mut offered| offered.any(|name| name == ALPN));
+        let ours = start.client_hello().alpn().is_some_and(|mut offered| offered.any(|name| name == self.alpn));
         let config = if ours { &self.postern } else { &self.anyone };
         let stream = start.into_stream(Arc::clone(config)).await?;
         Ok(ServerStream { stream })

@@ -46,6 +46,12 @@ pub(super) struct Network {
     /// Ours.
     #[serde(rename = "bind-port")]
     pub(super) port: Option<u16>,
+    #[serde(rename = "tls-cert")]
+    pub(super) tls_certificate: Option<PathBuf>,
+    #[serde(rename = "tls-key")]
+    pub(super) tls_key: Option<PathBuf>,
+    #[serde(rename = "tls-port")]
+    pub(super) tls_port: Option<u16>,
 }
 
 #[derive(Default, Deserialize)]

@@ -4,7 +4,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
+use postern_net::seats::Origin;
 use postern_net::tcp;
 use postern_rendezvous::{AuthFailure, EscrLine, Proven, TicketClaim};
 use tokio::net::TcpListener;
@@ -14,7 +16,10 @@ use tracing::debug;
 
 use super::guest::{Admitted, Guest};
 use super::{Live, Shared, proof, ticket};
-use crate::limits::ACCEPT_PAUSE;
+use crate::limits::{ACCEPT_PAUSE, TLS_COST};
+
+/// The first byte of a TLS handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Accepts until the relay stops. Guests stand on the same seats as those of sessions with ports of their own.
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
@@ -67,10 +72,27 @@ pub(super) async fn knocks(listener: TcpListener, stop: CancellationToken) {
 
 async fn welcome(guest: Guest, peer: IpAddr, shared: &Shared) {
     let mut first = [0];
-    match timeout(shared.limits.detect_window, guest.socket.peek(&mut first)).await {
+    match timeout(shared.limits.detect_window, guest.socket.tcp().peek(&mut first)).await {
         Ok(Ok(0) | Err(_)) => {} // died
         Ok(Ok(_)) if TicketClaim::begins(first[0]) => ticket::welcome(guest, peer, shared).await,
+        Ok(Ok(_)) if first[0] == TLS_HANDSHAKE => {
+            // The handshake is large, and most guests have none.
+            Box::pin(behind_tls(guest, peer, shared)).await;
+        }
         Ok(Ok(_)) | Err(_) => challenge(guest, shared).await,
+    }
+}
+
+/// Behind TLS there are tickets only: programs of others know no TLS here.
+async fn behind_tls(guest: Guest, peer: IpAddr, shared: &Shared) {
+    let Some(tls) = shared.tls() else { return challenge(guest, shared).await };
+    if !shared.budget.spend(Origin::of(peer), TLS_COST, Instant::now()) {
+        return debug!(%peer, "too many TLS handshakes from this address");
+    }
+    match timeout(shared.limits.prove_within, guest.behind_tls(&tls)).await {
+        Ok(Ok(guest)) => ticket::welcome(guest, peer, shared).await,
+        Ok(Err(error)) => debug!(%error, "no TLS handshake"),
+        Err(_) => debug!("a TLS handshake that does not end"),
     }
 }
 

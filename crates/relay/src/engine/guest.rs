@@ -4,11 +4,12 @@ use std::io;
 use std::mem;
 use std::sync::Arc;
 
-use postern_net::pump::{self, Carried};
+use postern_net::pump::Carried;
 use postern_net::seats::{Seat, SettledSeat};
+use postern_net::tls::ServerTls;
 use postern_proto::SigningKeyName;
 use postern_rendezvous::{AuthFailure, Refusal, Side, SocketId};
-use tokio::io::{AsyncWriteExt, Interest};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -16,11 +17,12 @@ use tracing::debug;
 
 use super::Live;
 use super::proof::{self, Shown};
+use super::socket::{self, Socket};
 use super::ticket::farewell;
 
 /// A socket, and what was read from it beyond its line.
 pub(super) struct Guest {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Socket,
     pub(super) leftover: Vec<u8>,
     seat: Place,
 }
@@ -76,7 +78,14 @@ impl Drop for Pair {
 
 impl Guest {
     pub(super) fn new(socket: TcpStream, seat: Seat) -> Self {
-        Self { socket, leftover: Vec::new(), seat: Place::Anonymous(seat) }
+        Self { socket: Socket::Plain(socket), leftover: Vec::new(), seat: Place::Anonymous(seat) }
+    }
+
+    /// The TLS handshake, before anything was read. The caller bounds the time.
+    pub(super) async fn behind_tls(self, tls: &ServerTls) -> io::Result<Self> {
+        let Socket::Plain(tcp) = self.socket else { return Ok(self) };
+        let stream = tls.accept(tcp).await?;
+        Ok(Self { socket: Socket::Tls(Box::new(stream)), ..self })
     }
 
     /// Moves from the strangers' seats to the others. None: there is no place.
@@ -133,7 +142,7 @@ impl Keeper {
             biased; // who is to be joined is not asked whether he has died
             fate = fate => fate,
             () = leave.cancelled() => return self.tell(News::Gone { side, id }).await,
-            () = died(&guest) => return self.tell(News::Gone { side, id }).await,
+            () = guest.socket.died(&mut guest.leftover) => return self.tell(News::Gone { side, id }).await,
         };
         match fate {
             Ok(Fate::Give(to)) => drop(to.send(guest)),
@@ -149,16 +158,6 @@ impl Keeper {
     }
 }
 
-/// Waits until a socket that nobody reads is dead: it has ended without having sent anything, or it was reset.
-/// One that has sent bytes and then its end is alive: it wants its answer.
-async fn died(guest: &Guest) {
-    let socket = &guest.socket;
-    let has_sent = !guest.leftover.is_empty() || matches!(socket.peek(&mut [0]).await, Ok(1));
-    if has_sent {
-        drop(socket.ready(Interest::ERROR).await);
-    }
-}
-
 /// Joins two sockets: first what was read beyond their lines, then everything else, to the end.
 async fn join(a: Guest, partner: oneshot::Receiver<Guest>, mut pair: Pair, stop: CancellationToken) {
     let Ok(b) = partner.await else { return }; // died at the last moment
@@ -170,7 +169,9 @@ async fn join(a: Guest, partner: oneshot::Receiver<Guest>, mut pair: Pair, stop:
         let (early_a, early_b) = (mem::take(&mut a.leftover), mem::take(&mut b.leftover));
         let early = async {
             b.socket.write_all(&early_a).await?;
-            a.socket.write_all(&early_b).await
+            a.socket.write_all(&early_b).await?;
+            b.socket.flush().await?;
+            a.socket.flush().await
         };
         let early = tokio::select! {
             biased;
@@ -179,7 +180,7 @@ async fn join(a: Guest, partner: oneshot::Receiver<Guest>, mut pair: Pair, stop:
         };
         if early.is_ok() {
             let _seats = (a.seat, b.seat);
-            let (carried, outcome) = pump::join(a.socket, b.socket, stop).await;
+            let (carried, outcome) = socket::join(a.socket, b.socket, stop).await;
             pair.carried.a_to_b = carried.a_to_b + early_a.len() as u64;
             pair.carried.b_to_a = carried.b_to_a + early_b.len() as u64;
             outcome

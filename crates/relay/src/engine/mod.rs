@@ -6,6 +6,7 @@ mod guest;
 mod hall;
 mod proof;
 mod session;
+mod socket;
 mod ticket;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use postern_net::pump::Carried;
 use postern_net::seats::Seats;
 use postern_net::tasks::Tasks;
 use postern_net::tcp;
+use postern_net::tls::ServerTls;
 use postern_proto::SigningKeyName;
 use postern_rendezvous::{AuthMode, EscrParties, Expected, HashAlgo, Side};
 use tokio::net::TcpListener;
@@ -177,6 +179,14 @@ pub struct Totals {
     pub tickets_refused: u64,
 }
 
+/// A port that is ours and not served yet.
+#[derive(Debug)]
+pub struct Entrance {
+    /// Which one.
+    pub port: NonZeroU16,
+    listener: TcpListener,
+}
+
 /// A relay: its limits, its sessions, its counters. Clones share them.
 #[derive(Clone)]
 pub struct Relay {
@@ -193,6 +203,8 @@ struct Shared {
     /// What listens at that port, until it is served.
     entrance: Mutex<Option<TcpListener>>,
     desk: OnceLock<Arc<ticket::Desk>>,
+    budget: Arc<budget::Budget>,
+    tls: Mutex<Option<ServerTls>>,
     knock_port: OnceLock<Option<NonZeroU16>>,
 }
 
@@ -252,6 +264,8 @@ impl Relay {
             single_port,
             entrance: Mutex::new(entrance),
             desk: OnceLock::new(),
+            budget: Arc::default(),
+            tls: Mutex::default(),
             knock_port: OnceLock::new(),
         };
         Self { shared: Arc::new(shared) }
@@ -265,7 +279,7 @@ impl Relay {
         let Some(listener) = listener else { return };
         if let Some(spec) = tickets {
             let (hall, arrivals) = mpsc::channel(ARRIVALS);
-            drop(shared.desk.set(Arc::new(ticket::Desk::new(spec, hall))));
+            drop(shared.desk.set(Arc::new(ticket::Desk::new(spec, Arc::clone(&shared.budget), hall))));
             shared.tasks.spawn(hall::run(Arc::clone(shared), arrivals));
         }
         shared.tasks.spawn(entrance::serve(listener, Arc::clone(shared)));
@@ -356,6 +370,27 @@ impl Relay {
         true
     }
 
+    /// From now on guests with tickets may speak TLS first, with this certificate.
+    pub fn speak_tls(&self, tls: ServerTls) {
+        *self.shared.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(tls);
+    }
+
+    /// A further port where guests are let in as at the port for all, for those whose network allows no other. To be called
+    /// within the runtime.
+    ///
+    /// # Errors
+    /// `port` cannot be had.
+    pub fn bind_beside(&self, port: u16) -> io::Result<Entrance> {
+        let listener = tcp::listen(SocketAddr::new(self.shared.limits.bind, port))?;
+        let port = NonZeroU16::new(listener.local_addr()?.port()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Entrance { port, listener })
+    }
+
+    /// Lets guests in there.
+    pub fn serve_beside(&self, entrance: Entrance) {
+        self.shared.tasks.spawn(entrance::serve(entrance.listener, Arc::clone(&self.shared)));
+    }
+
     fn bind(&self) -> io::Result<(TcpListener, NonZeroU16)> {
         let listener = tcp::listen(SocketAddr::new(self.shared.limits.bind, 0))?;
         let port = NonZeroU16::new(listener.local_addr()?.port()).ok_or(io::ErrorKind::AddrNotAvailable)?;
@@ -400,6 +435,10 @@ impl Shared {
     /// The counts are changed in single steps, so a poisoned lock is still good.
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tls(&self) -> Option<ServerTls> {
+        self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn count_pair(&self, carried: Carried) {

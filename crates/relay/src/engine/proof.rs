@@ -67,7 +67,7 @@ async fn opening(side: Side, guest: &mut Guest, live: &Live) -> Option<Opening> 
         };
         tokio::select! {
             biased; // what it says counts more than what others say of it
-            seen = guest.socket.peek(&mut first) => {
+            seen = guest.socket.tcp().peek(&mut first) => {
                 let first = (seen.ok()? == 1).then(|| first[0])?;
                 return Some(detection.opening(Some(first), hint.as_ref(), Instant::now()));
             }
@@ -127,7 +127,7 @@ pub(super) async fn accept(guest: &mut Guest) -> Option<()> {
 
 /// Says so, if there is room for it: who does not read is not waited for.
 pub(super) fn refuse(guest: &Guest) {
-    drop(guest.socket.try_write(format!("{REFUSED}\n").as_bytes()));
+    drop(guest.socket.tcp().try_write(format!("{REFUSED}\n").as_bytes()));
 }
 
 /// Reads one line, bounded; what came after it is kept. None: the socket died.

@@ -50,7 +50,7 @@ pub struct TicketSpec {
 /// Where tickets are shown.
 pub(super) struct Desk {
     spec: TicketSpec,
-    budget: Budget,
+    budget: Arc<Budget>,
     fetches: Semaphore,
     /// Vouchers that were believed, by the hash of their text, and since when.
     vouchers: Mutex<BTreeMap<[u8; 32], (Instant, Voucher)>>,
@@ -64,9 +64,8 @@ pub(super) struct Arrival {
 }
 
 impl Desk {
-    pub(super) fn new(spec: TicketSpec, hall: mpsc::Sender<Arrival>) -> Self {
-        let (budget, vouchers) = (Budget::default(), Mutex::default());
-        Self { spec, budget, fetches: Semaphore::new(KEY_FETCHES), vouchers, hall }
+    pub(super) fn new(spec: TicketSpec, budget: Arc<Budget>, hall: mpsc::Sender<Arrival>) -> Self {
+        Self { spec, budget, fetches: Semaphore::new(KEY_FETCHES), vouchers: Mutex::default(), hall }
     }
 
     async fn look(self: &Arc<Self>, line: &[u8], from: Origin, shared: &Shared) -> Result<Ticket, Refusal> {

@@ -16,11 +16,14 @@ impl Srvd {
     pub(super) async fn publish_place(&self, port: NonZeroU16) -> bool {
         // People write IPv6 addresses in brackets, the record does not.
         let host = self.config.host.trim_start_matches('[').trim_end_matches(']');
-        let Ok(address) = RelayAddress::new(host, port.get(), false) else {
+        let at = |port: NonZeroU16, tls| RelayAddress::new(host, port.get(), tls);
+        let Ok(plain) = at(port, false) else {
             tracing::warn!(host, "no address that a relay's record can have: sealed sessions will not find this relay");
             return true;
         };
-        let record = RelayRecord::new(vec![address]).print();
+        // Plain first: TLS in TLS costs both ends for nothing where the network lets it through.
+        let tls = self.config.tls.as_ref().and_then(|_| at(self.beside.unwrap_or(port), true).ok());
+        let record = RelayRecord::new([Some(plain), tls].into_iter().flatten().collect()).print();
         let put = self.client.put_public(RelayAddress::RECORD, &record, RecordOptions::default());
         match timeout(PUBLISH_WITHIN, put).await {
             Ok(Ok(())) => true,
