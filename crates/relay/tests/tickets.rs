@@ -192,8 +192,8 @@ fn behind_tls() -> (House, Trust) {
     let ca = PrivateCa::make(&["localhost".to_owned()], &[]).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
-    std::fs::write(&certificate, &ca.server_pem).unwrap();
-    std::fs::write(&key, ca.server_key_pem.as_bytes()).unwrap();
+    std::fs::write(&certificate, &ca.cert_pem).unwrap();
+    std::fs::write(&key, ca.key_pem.as_bytes()).unwrap();
     house.relay.speak_tls(ServerTls::relay_from_pem_files(&certificate, &key).unwrap());
     (house, Trust::only_pem(ca.ca_pem.as_bytes()).unwrap())
 }

@@ -114,6 +114,18 @@ impl NatNetwork {
         system("ip", &["-n", &client, "route", "replace", "default", "via", "10.77.1.1"]).map(drop)
     }
 
+    /// From now on the client's network lets nothing out but connections to these ports of the server, and says so to who
+    /// tries.
+    pub fn let_client_reach_only(&self, ports: &[u16]) -> anyhow::Result<()> {
+        let ports = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        let rules = format!(
+            "table ip wall {{}}\ndelete table ip wall\ntable ip wall {{ chain out {{ type filter hook output priority \
+             filter; oifname \"lo\" accept; ip daddr {SERVER} tcp dport {{ {ports} }} accept; reject with icmp \
+             admin-prohibited\n }}\n }}\n"
+        );
+        self.rules("c", &rules)
+    }
+
     fn name(&self, role: &str) -> String {
         format!("{}-{role}", self.stem)
     }

@@ -193,9 +193,9 @@ mod tests {
         let proxy = parse("http://me%40corp:p%3Aw%2f@proxy:1").unwrap();
         let login = proxy.login.unwrap();
         assert_eq!((login.user.as_str(), login.password.as_str()), ("me@corp", "p:w/"));
-        for bad in ["https://proxy:1", "http://", "http://proxy:x", "http://proxy:0", "http://a%@proxy", "http://a b"] {
+        for bad in ["https://proxy:1", "http://", "http://proxy:x", "http://proxy:0", "http://me:secret%@proxy", "a b"] {
             let error = rules(&[("ALL_PROXY", bad)]).unwrap_err().to_string();
-            assert!(error.contains("ALL_PROXY") && !error.contains(bad), "{error}");
+            assert!(error.contains("ALL_PROXY") && !error.contains("secret"), "{error}");
         }
     }
 
