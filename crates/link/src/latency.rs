@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use postern_net::tasks::Tasks;
 use postern_net::proxy;
+use postern_net::tasks::Tasks;
 use postern_rendezvous::hints::{Discovered, Latencies, RelayMap};
 use tokio::task::JoinHandle;
 

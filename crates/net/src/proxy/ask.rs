@@ -44,7 +44,9 @@ pub(super) async fn http(
     }
     match status.parse::<u16>() {
         Ok(200..=299) => Ok(()),
-        Ok(407) => Err(refused("it wants another user or password (407); write them as http://user:password@host:port")),
+        Ok(407) => {
+            Err(refused("it wants another user or password (407); write them as http://user:password@host:port"))
+        }
         Ok(403) => Err(refused("it does not let us connect there (403)")),
         Ok(status) => Err(refused(&format!("it could not connect there ({status})"))),
         Err(_) => Err(nonsense()),
@@ -163,7 +165,8 @@ mod tests {
     #[tokio::test]
     async fn connect_is_pinned() {
         let (outcome, heard, left) =
-            at(b"HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\nhello", false, Some(&login()), "2001:db8::1").await;
+            at(b"HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\nhello", false, Some(&login()), "2001:db8::1")
+                .await;
         outcome.unwrap();
         assert_eq!(left, b"hello");
         let expected = "CONNECT [2001:db8::1]:443 HTTP/1.1\r\nHost: [2001:db8::1]:443\r\n\
@@ -190,7 +193,8 @@ mod tests {
     #[tokio::test]
     async fn socks_is_pinned() {
         let (outcome, heard, left) =
-            at(b"\x05\x02\x01\x00\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x50hello", true, Some(&login()), "a.example").await;
+            at(b"\x05\x02\x01\x00\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x50hello", true, Some(&login()), "a.example")
+                .await;
         outcome.unwrap();
         assert_eq!(left, b"hello");
         assert_eq!(heard, b"\x05\x02\x00\x02\x01\x02me\x06secret\x05\x01\x00\x03\x09a.example\x01\xbb");

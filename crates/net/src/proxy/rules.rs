@@ -193,7 +193,8 @@ mod tests {
         let proxy = parse("http://me%40corp:p%3Aw%2f@proxy:1").unwrap();
         let login = proxy.login.unwrap();
         assert_eq!((login.user.as_str(), login.password.as_str()), ("me@corp", "p:w/"));
-        for bad in ["https://proxy:1", "http://", "http://proxy:x", "http://proxy:0", "http://me:secret%@proxy", "a b"] {
+        for bad in ["https://proxy:1", "http://", "http://proxy:x", "http://proxy:0", "http://me:secret%@proxy", "a b"]
+        {
             let error = rules(&[("ALL_PROXY", bad)]).unwrap_err().to_string();
             assert!(error.contains("ALL_PROXY") && !error.contains("secret"), "{error}");
         }
@@ -209,13 +210,25 @@ mod tests {
         .unwrap();
         let direct = |host, port| rules.proxy_for(host, port).is_none();
         for host in [
-            "localhost", "127.0.0.1", "::1", "corp.example", "a.CORP.example.", "x.lan", "10.1.2.3", "192.0.2.7",
-            "2001:db8::5", "::ffff:10.0.0.1",
+            "localhost",
+            "127.0.0.1",
+            "::1",
+            "corp.example",
+            "a.CORP.example.",
+            "x.lan",
+            "10.1.2.3",
+            "192.0.2.7",
+            "2001:db8::5",
+            "::ffff:10.0.0.1",
         ] {
             assert!(direct(host, 443), "{host}");
         }
         for host in ["notcorp.example", "corp.example.org", "11.0.0.1", "192.0.2.8", "2001:db9::5", "relay.example"] {
-            assert_eq!(rules.proxy_for(host, 443).map(ToString::to_string).as_deref(), Some("http://proxy:1"), "{host}");
+            assert_eq!(
+                rules.proxy_for(host, 443).map(ToString::to_string).as_deref(),
+                Some("http://proxy:1"),
+                "{host}"
+            );
         }
         assert!(direct("relay.example", 4443));
         let nothing = Rules::from_variables(|name| (name == "no_proxy").then(|| "*".to_owned())).unwrap();
