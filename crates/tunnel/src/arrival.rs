@@ -1,6 +1,7 @@
 //! Notifications that a session waits for, sorted as they arrive.
 
 use postern_client::{Client, Inbox};
+use postern_identity::Statement;
 use postern_net::tasks::Tasks;
 use postern_proto::{AtSign, Uuid};
 use postern_session::{DeviceName, NAMESPACE, PingResponse, RELAY_NAMESPACE};
@@ -8,6 +9,14 @@ use tokio::sync::mpsc;
 
 /// What has arrived; each from exactly the atSign that may send it.
 pub(crate) struct Arrivals {
+    /// For a session of 2024.
+    pub(crate) answers: Answers,
+    /// The daemon's signed refusals of a sealed session.
+    pub(crate) refusal: mpsc::Receiver<Statement>,
+}
+
+/// Answers as in 2024.
+pub(crate) struct Answers {
     /// The daemon's heartbeat.
     pub(crate) heartbeat: mpsc::Receiver<PingResponse>,
     /// The relay's answer: ports, or its refusal.
@@ -20,7 +29,8 @@ pub(crate) struct Arrivals {
 pub(crate) struct Parties {
     pub(crate) device_at_sign: AtSign,
     pub(crate) device: DeviceName,
-    pub(crate) relay: AtSign,
+    /// `None`: no relay is asked for ports.
+    pub(crate) relay: Option<AtSign>,
     pub(crate) session: Uuid,
 }
 
@@ -30,6 +40,7 @@ pub(crate) fn sort(parties: Parties, client: Client, mut inbox: Inbox, tasks: &T
     let (heartbeat_in, heartbeat) = mpsc::channel(2);
     let (relay_in, relay) = mpsc::channel(2);
     let (reply_in, reply) = mpsc::channel(2);
+    let (refusal_in, refusal) = mpsc::channel(2);
     let (device, session) = (&parties.device, &parties.session);
     let heartbeat_key = format!("heartbeat.{device}.{NAMESPACE}");
     let reply_key = format!("{session}.{device}.{NAMESPACE}");
@@ -39,7 +50,7 @@ pub(crate) fn sort(parties: Parties, client: Client, mut inbox: Inbox, tasks: &T
         while let Some(push) = inbox.next().await {
             let key = push.bare_key();
             let from_device = push.from == parties.device_at_sign;
-            let from_relay = push.from == parties.relay;
+            let from_relay = parties.relay.as_ref() == Some(&push.from);
             let wanted = (from_device && (key == heartbeat_key || key == reply_key))
                 || (from_relay && (key == relay_key || key == nack_key));
             if !wanted {
@@ -59,7 +70,10 @@ pub(crate) fn sort(parties: Parties, client: Client, mut inbox: Inbox, tasks: &T
                     let _ = heartbeat_in.try_send(ping);
                 }
             } else if key == reply_key {
-                let _ = reply_in.try_send(text.to_string());
+                match Statement::parse(&text) {
+                    Ok(statement) => drop(refusal_in.try_send(statement)),
+                    Err(_) => drop(reply_in.try_send(text.to_string())),
+                }
             } else if key == relay_key {
                 let _ = relay_in.try_send(Ok(text.to_string()));
             } else {
@@ -67,5 +81,5 @@ pub(crate) fn sort(parties: Parties, client: Client, mut inbox: Inbox, tasks: &T
             }
         }
     });
-    Arrivals { heartbeat, relay, reply }
+    Arrivals { answers: Answers { heartbeat, relay, reply }, refusal }
 }

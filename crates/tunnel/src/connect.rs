@@ -1,20 +1,27 @@
 //! `connect`: standard input and output joined with a port of a device.
 
+use std::cell::RefCell;
+use std::pin::Pin;
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use postern_link::ClientSession;
+use postern_link::sealed::{Sealed, Target};
 use postern_net::signals;
 use postern_net::tasks::Tasks;
 use postern_observe::say;
-use postern_session::{Dialect, ReplyError};
+use postern_session::{Dialect, HostPort, ReplyError};
+use tokio::time::timeout;
 
 use crate::connect_cli::{Config, FAILED};
 use crate::hosts::{Destination, HostName, Hosts};
-use crate::limits::DRAIN;
+use crate::legacy::{self, failure};
+use crate::limits::{DRAIN, HALF_CLOSED};
 use crate::refusal::{self, Reason};
 use crate::relay::relay_auth;
-use crate::session::{Common, Standing, Wanted, establish, failure, stop_of};
+use crate::sealed::{self, Fate};
+use crate::session::{Common, Wanted, Way, establish, stop_of};
 use crate::stdio;
 use crate::steps::Steps;
 use crate::trouble::Trouble;
@@ -53,10 +60,16 @@ async fn connect(config: &Config) -> Ended {
         port => Wanted::Npt { host: "localhost".to_owned(), port, timeout: Duration::from_secs(30) },
     };
     let common = common(&found, config);
+    let fate = RefCell::new(Fate::default());
+    let local = || {
+        let (local, its_fate) = sealed::stdio();
+        fate.replace(its_fate);
+        Some(local).filter(|_| config.port == SSH_PORT)
+    };
     let standing = tokio::select! {
         biased;
         () = stop.cancelled() => return Err(early(Trouble::Interrupted)),
-        standing = Box::pin(establish(&common, &wanted, &steps, &tasks)) => standing.map_err(early)?,
+        standing = Box::pin(establish(&common, &wanted, &local, &steps, &tasks)) => standing.map_err(early)?,
     };
     steps.report();
     if config.port == SSH_PORT && hosts.host_keys(&host).is_empty() {
@@ -66,13 +79,39 @@ async fn connect(config: &Config) -> Ended {
             Hosts::path(config.file.as_deref()).display()
         ));
     }
-    let ended = Box::pin(carry(standing, &wanted, &tasks)).await;
+    let ended = match standing.way {
+        Way::Sealed(session) => Box::pin(carry_sealed(session, &wanted, fate.take())).await,
+        Way::Legacy(legacy) => Box::pin(carry(*legacy, &wanted, &tasks)).await,
+    };
     tasks.token().cancel();
     tasks.close_and_wait(DRAIN).await;
     ended
 }
 
-async fn carry(standing: Standing, wanted: &Wanted, tasks: &Tasks) -> Ended {
+async fn carry_sealed(session: Sealed, wanted: &Wanted, fate: Fate) -> Ended {
+    let (carrying, fate): (Pin<Box<dyn Future<Output = _>>>, _) = match wanted {
+        Wanted::Ssh { .. } => (Box::pin(session.first()), fate),
+        Wanted::Npt { host, port, .. } => {
+            let (local, fate) = sealed::stdio();
+            let target = Target::HostPort(HostPort { host: host.clone(), port: *port });
+            (Box::pin(session.carry(local, target)), fate)
+        }
+    };
+    let half_closed = async {
+        fate.ended.cancelled().await;
+        tokio::time::sleep(HALF_CLOSED).await;
+    };
+    let outcome = tokio::select! {
+        carried = carrying => carried.map(drop).map_err(Trouble::Stream),
+        () = half_closed => Ok(()),
+    };
+    session.close("done").await;
+    // Goodbye is being said; who does not hear it is not waited for.
+    let _ = timeout(DRAIN, session.ended()).await;
+    outcome.map_err(|trouble| (trouble, fate.flowed.load(Ordering::Relaxed)))
+}
+
+async fn carry(standing: legacy::Standing, wanted: &Wanted, tasks: &Tasks) -> Ended {
     let mut late = standing.late;
     let session = ClientSession {
         relay: standing.relay,
@@ -112,7 +151,7 @@ async fn carry(standing: Standing, wanted: &Wanted, tasks: &Tasks) -> Ended {
 }
 
 fn common(found: &Destination, config: &Config) -> Common {
-    let Destination { from, to, device, relays, root, key_file, patience } = found.clone();
+    let Destination { from, to, device, relays, root, key_file, patience, least } = found.clone();
     Common {
         from,
         to,
@@ -128,6 +167,7 @@ fn common(found: &Destination, config: &Config) -> Common {
         verbosity: config.verbosity,
         quiet: true,
         dialect: Dialect::Current,
+        sealing: config.seal.sealing(least),
     }
 }
 

@@ -9,6 +9,7 @@ use postern_observe::{Verbosity, print};
 
 use crate::host_keys;
 use crate::hosts::Hosts;
+use crate::seal_cli::SealFlags;
 
 /// Joins standard input and output with a port of a device. Made to be ssh's ProxyCommand: `postern ssh-config --install`
 /// writes it there.
@@ -36,6 +37,8 @@ struct ConnectFlags {
     /// Log every decision.
     #[arg(long)]
     debug: bool,
+    #[command(flatten)]
+    seal: SealFlags,
     /// The device.
     host: String,
     /// The port.
@@ -64,6 +67,7 @@ pub(crate) struct Config {
     pub(crate) verbosity: Verbosity,
     pub(crate) host: String,
     pub(crate) port: u16,
+    pub(crate) seal: SealFlags,
 }
 
 /// As ssh's own: something went wrong on the way.
@@ -91,6 +95,7 @@ pub(crate) fn read(args: Vec<OsString>) -> Result<Config, ExitCode> {
         verbosity: Verbosity::of(flags.verbose, flags.debug),
         host: flags.host,
         port: flags.port,
+        seal: flags.seal,
     })
 }
 

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use crate::limits::{HOST_KEY_BYTES, HOST_NAME_BYTES, PATIENCE};
 use crate::relay::relays;
+use crate::sealed::Least;
 use crate::session::is_user_name;
 
 /// Names the file instead of the usual place.
@@ -56,6 +57,7 @@ struct Entry {
     user: Option<String>,
     host_keys: Vec<String>,
     patience: Option<Duration>,
+    least: Option<Least>,
 }
 
 /// What a host name means.
@@ -68,6 +70,8 @@ pub(crate) struct Destination {
     pub(crate) root: ServerAddress,
     pub(crate) key_file: Option<PathBuf>,
     pub(crate) patience: Duration,
+    /// What the file says of the least that will do.
+    pub(crate) least: Option<Least>,
 }
 
 /// Why a name or a file means nothing.
@@ -94,6 +98,7 @@ struct File {
     root: Option<String>,
     key_file: Option<PathBuf>,
     patience: Option<String>,
+    min_security: Option<Least>,
     hosts: BTreeMap<String, Lines>,
 }
 
@@ -109,6 +114,7 @@ struct Lines {
     user: Option<String>,
     host_keys: Vec<String>,
     patience: Option<String>,
+    min_security: Option<Least>,
 }
 
 impl HostName {
@@ -154,8 +160,8 @@ impl Hosts {
     }
 
     fn check(file: File) -> Result<Self, String> {
-        let File { from, to, relay, root, key_file, patience, hosts } = file;
-        let common = Lines { from, to, relay, root, key_file, patience, ..Lines::default() }.check()?;
+        let File { from, to, relay, root, key_file, patience, min_security, hosts } = file;
+        let common = Lines { from, to, relay, root, key_file, patience, min_security, ..Lines::default() }.check()?;
         let mut checked = BTreeMap::new();
         for (name, lines) in hosts {
             let host = HostName::parse(&name).map_err(|error| error.to_string())?;
@@ -200,6 +206,7 @@ impl Hosts {
         let same = entry.and_then(|e| e.from.as_ref()).is_none_or(|own| Some(own) == self.common.from.as_ref());
         let key_file = entry.and_then(|e| e.key_file.clone()).or_else(|| self.common.key_file.clone().filter(|_| same));
         let patience = entry.and_then(|e| e.patience).or(self.common.patience).unwrap_or(PATIENCE);
+        let least = entry.and_then(|e| e.least).or(self.common.least);
         Ok(Destination {
             from,
             to,
@@ -211,6 +218,7 @@ impl Hosts {
             },
             key_file,
             patience,
+            least,
         })
     }
 
@@ -237,7 +245,7 @@ impl Lines {
         let at_sign = |name: &str, text: Option<String>| {
             text.map(|text| AtSign::parse(&text).map_err(|error| format!("{name} {text:?}: {error}"))).transpose()
         };
-        let Self { from, to, device, relay, root, key_file, user, host_keys, patience } = self;
+        let Self { from, to, device, relay, root, key_file, user, host_keys, patience, min_security } = self;
         if let Some(user) = user.as_deref().filter(|user| !is_user_name(user)) {
             return Err(format!("user {user:?} is no user name"));
         }
@@ -257,6 +265,7 @@ impl Lines {
                 .map(|span| parse_span(&span))
                 .transpose()
                 .map_err(|error| format!("patience: {error}"))?,
+            least: min_security,
         })
     }
 }

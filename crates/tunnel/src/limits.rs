@@ -49,3 +49,11 @@ pub(crate) const REFUSAL_CHARS: usize = 200;
 pub(crate) const REFUSAL_READ: Duration = Duration::from_secs(3);
 /// The other end has closed its direction: ours may still have something to say for this long.
 pub(crate) const HALF_CLOSED: Duration = Duration::from_secs(5);
+/// For a request to go out by the login that is there, when a sealed session has lost its way; then a new one is made.
+pub(crate) const AGAIN: Duration = Duration::from_secs(3);
+/// Relays remembered: a user has a few.
+pub(crate) const RELAY_BOOK: usize = 64;
+/// Of their file, in bytes: so many relays with a handful of addresses each.
+pub(crate) const RELAY_BOOK_BYTES: u64 = 128 * 1024;
+/// When no connection can be accepted: out of file descriptors.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

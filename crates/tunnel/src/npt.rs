@@ -6,16 +6,19 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use postern_link::limits::PAIRING;
-use postern_link::{ClientSession, bind_local};
+use postern_link::{Carried, ClientSession, bind_local};
 use postern_net::signals;
 use postern_net::tasks::Tasks;
 use postern_observe::say;
+use postern_session::{HostPort, ReplyError};
 use tokio::net::TcpListener;
 
 use crate::detach;
+use crate::doors;
+use crate::legacy::{self, failure};
 use crate::limits::{DRAIN, KEEP_ALIVE_PAUSE};
 use crate::npt_cli::Config;
-use crate::session::{Wanted, establish, failure, stop_of};
+use crate::session::{Wanted, Way, establish, stop_of};
 use crate::steps::Steps;
 use crate::trouble::Trouble;
 
@@ -66,18 +69,7 @@ async fn session(config: &Config, listener: &TcpListener, tasks: &Tasks) -> Resu
     let common = &config.common;
     let steps = Steps::new(common.quiet, common.verbosity);
     let wanted = Wanted::Npt { host: config.target_host.clone(), port: config.target_port, timeout: config.timeout };
-    let standing = establish(common, &wanted, &steps, tasks).await?;
-    let mut late = standing.late;
-    let session = ClientSession {
-        relay: standing.relay,
-        first: standing.first,
-        keys: standing.keys,
-        twin: standing.twin,
-        heartbeat: standing.heartbeats.then_some(config.heartbeat),
-        announces_first: common.dialect.announces_first(),
-        pairing: (!standing.numbers_sockets).then_some(PAIRING),
-        stop: stop_of(tasks),
-    };
+    let standing = Box::pin(establish(common, &wanted, &|| None, &steps, tasks)).await?;
     let address = listener.local_addr().map_err(|error| Trouble::LocalPort(config.local_port, error))?;
     steps.report();
     if config.print_only {
@@ -88,14 +80,38 @@ async fn session(config: &Config, listener: &TcpListener, tasks: &Tasks) -> Resu
         let place = if usual { format!("localhost:{}", address.port()) } else { address.to_string() };
         say(format_args!("npt is listening on {place}"));
     }
-    tokio::select! {
-        ended = session.multi(listener, config.timeout, tasks) => {
-            let carried = ended.map_err(Trouble::Link)?;
-            if !common.quiet && !config.print_only {
-                say(format_args!("Session ended ({} bytes sent, {} received)", carried.out, carried.back));
-            }
-            Ok(())
+    let carried = match standing.way {
+        Way::Sealed(session) => {
+            let target = HostPort { host: config.target_host.clone(), port: config.target_port };
+            doors::carry(&session, listener, &target, config.timeout, tasks).await?
         }
-        Some(text) = failure(&mut late) => Err(Trouble::Reply(postern_session::ReplyError::Refused(text))),
+        Way::Legacy(legacy) => as_in_2024(*legacy, config, listener, tasks).await?,
+    };
+    if !common.quiet && !config.print_only {
+        say(format_args!("Session ended ({} bytes sent, {} received)", carried.out, carried.back));
+    }
+    Ok(())
+}
+
+async fn as_in_2024(
+    legacy: legacy::Standing,
+    config: &Config,
+    listener: &TcpListener,
+    tasks: &Tasks,
+) -> Result<Carried, Trouble> {
+    let mut late = legacy.late;
+    let session = ClientSession {
+        relay: legacy.relay,
+        first: legacy.first,
+        keys: legacy.keys,
+        twin: legacy.twin,
+        heartbeat: legacy.heartbeats.then_some(config.heartbeat),
+        announces_first: config.common.dialect.announces_first(),
+        pairing: (!legacy.numbers_sockets).then_some(PAIRING),
+        stop: stop_of(tasks),
+    };
+    tokio::select! {
+        ended = session.multi(listener, config.timeout, tasks) => ended.map_err(Trouble::Link),
+        Some(text) = failure(&mut late) => Err(Trouble::Reply(ReplyError::Refused(text))),
     }
 }

@@ -12,6 +12,7 @@ use postern_proto::AtSign;
 use postern_session::{DeviceName, Dialect, parse_span};
 
 use crate::relay::{NAME_A_RELAY, relay_auth, relays};
+use crate::seal_cli::SealFlags;
 use crate::session::Common;
 
 /// Brings a port of a device, or one that the device can reach, to this machine.
@@ -94,6 +95,8 @@ struct Flags {
     /// Go through a single port of the relay, both ends; for networks that let nothing else out.
     #[arg(long = "443")]
     only_443: bool,
+    #[command(flatten)]
+    seal: SealFlags,
     /// Behave as an older client, for tests of daemons: 5.6, 5.11 or current.
     #[arg(long, default_value_t = Dialect::Current, hide = true)]
     dialect: Dialect,
@@ -183,6 +186,7 @@ fn check(flags: Flags) -> Result<Config, String> {
             verbosity: Verbosity::of(flags.verbose, flags.debug),
             quiet: flags.quiet,
             dialect: flags.dialect,
+            sealing: flags.seal.sealing(None),
         },
         target_host: flags.remote_host,
         target_port: flags.remote_port,

@@ -1,10 +1,22 @@
 //! What can be known of a device that does not answer.
 
 use postern_client::{Client, ClientError};
+use postern_observe::say;
 use postern_proto::verb::Lookup;
 use postern_proto::{AtSign, Detail, Request};
 use postern_session::{DeviceName, NAMESPACE};
 use serde_json::Value as Json;
+
+use crate::session::Common;
+
+/// Tells a person what the device's silence probably means: a daemon says nothing to strangers.
+pub(crate) fn hint(common: &Common) {
+    let Common { from, to, device, .. } = common;
+    say(format_args!(
+        "No answer from the device daemon yet. Likely causes: {from} is not in the --managers list of {to}, no device is called {device:?}, or the daemon is not running.",
+        device = device.as_str()
+    ));
+}
 
 /// One sentence. The device's daemon writes a record for each of its managers when it starts and every few hours.
 pub(crate) async fn known_of(client: &Client, to: &AtSign, device: &DeviceName) -> Option<String> {

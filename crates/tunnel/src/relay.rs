@@ -18,8 +18,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use crate::legacy::Setup;
 use crate::limits::{RELAY, REQUEST_LIFE};
-use crate::session::Setup;
 use crate::trouble::Trouble;
 
 /// What the user has said about authentication at the relay, and what follows from it.

@@ -1,30 +1,23 @@
-//! Setting a session up: everything that can run side by side does.
+//! Setting a session up: a sealed one where it can be, else one of 2024.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use postern_client::{AddressBook, Client, ClientError, Settings, identity};
-use postern_link::RelayPort;
+use postern_client::{AddressBook, Client, Settings, identity};
+use postern_link::sealed::{Local, Sealed};
 use postern_net::tasks::Tasks;
 use postern_net::tls::Trust;
-use postern_observe::{Verbosity, say};
-use postern_proto::{AtSign, ServerAddress, SigningKeyName, Uuid};
+use postern_observe::Verbosity;
+use postern_proto::{AtSign, ServerAddress, Uuid};
 use postern_rendezvous::ModeWish;
-use postern_session::{
-    DeviceName, Dialect, Envelope, EphemeralKey, EphemeralSshKey, Features, NAMESPACE, NptRequest, PingResponse, Reply,
-    ReplyError, SshPublicKey, SshRequest, StreamKeys,
-};
-use serde::Serialize;
-use tokio::net::TcpStream;
-use tokio::sync::{OnceCell, mpsc, watch};
-use tokio::time::timeout;
+use postern_session::{DeviceName, Dialect, EphemeralKey, NAMESPACE, SshPublicKey};
 use tokio_util::sync::CancellationToken;
 
 use crate::arrival::{self, Arrivals, Parties};
 use crate::choose;
-use crate::limits::{HEARTBEAT, HINT, REPLY, REQUEST_LIFE};
-use crate::offline;
-use crate::relay::DeviceEnd;
+use crate::legacy::{self, Setup};
+use crate::limits::{HEARTBEAT, REQUEST_LIFE};
+use crate::sealed::{self, Begun, Ready, Sealing};
 use crate::steps::Steps;
 use crate::trouble::Trouble;
 
@@ -47,6 +40,8 @@ pub(crate) struct Common {
     pub(crate) quiet: bool,
     /// Whose habits we have.
     pub(crate) dialect: Dialect,
+    /// Whether the session is to be sealed.
+    pub(crate) sealing: Sealing,
 }
 
 /// What kind of session is asked for.
@@ -62,43 +57,64 @@ pub(crate) enum Wanted {
     Npt { host: String, port: u16, timeout: Duration },
 }
 
-/// A session that stands: the relay is dialled, the device has agreed.
+/// A session that stands: the device has agreed.
 pub(crate) struct Standing {
-    pub(crate) relay: RelayPort,
-    pub(crate) first: TcpStream,
-    pub(crate) keys: Option<StreamKeys>,
-    pub(crate) twin: bool,
-    pub(crate) heartbeats: bool,
-    /// The device keeps its relay sockets apart.
-    pub(crate) numbers_sockets: bool,
+    pub(crate) way: Way,
     pub(crate) user_name: Option<String>,
-    /// For an ssh tunnel of our own, when the session is not encrypted.
-    pub(crate) ephemeral: Option<EphemeralSshKey>,
     /// Names the session.
     pub(crate) session: Uuid,
-    /// Failures that the device tells later.
-    pub(crate) late: mpsc::Receiver<String>,
 }
 
-/// Sets a session up.
+/// How the bytes of a session travel.
+pub(crate) enum Way {
+    /// End to end; for ssh with the local end that [`establish`] was given.
+    Sealed(Sealed),
+    /// As in 2024.
+    Legacy(Box<legacy::Standing>),
+}
+
+/// Sets a session up. `local` makes what stands at our end of the device's ssh server: a sealed session has it from the
+/// start, so that ssh's first words travel with our proof.
 pub(crate) async fn establish(
     common: &Common,
     wanted: &Wanted,
+    local: &dyn Fn() -> Option<Local>,
+    steps: &Steps,
+    tasks: &Tasks,
+) -> Result<Standing, Trouble> {
+    let first = Box::pin(attempt(common, wanted, local(), steps, tasks)).await;
+    match first {
+        // A relay that was remembered is not there any more; it has been forgotten now.
+        Err(trouble) if trouble.is_relay_unreachable() => {
+            tracing::debug!(%trouble, "looking for the relay anew");
+            Box::pin(attempt(common, wanted, local(), steps, tasks)).await
+        }
+        outcome => outcome,
+    }
+}
+
+async fn attempt(
+    common: &Common,
+    wanted: &Wanted,
+    local: Option<Local>,
     steps: &Steps,
     tasks: &Tasks,
 ) -> Result<Standing, Trouble> {
     let session = Uuid::from_random(postern_crypto::random());
-    // RSA takes longer than the whole login: begin at once, on a thread of its own.
-    let making = common.encrypt.then(|| tokio::task::spawn_blocking(EphemeralKey::generate));
     let identity = identity(&common.from, common.key_file.as_deref()).map_err(Trouble::Start)?;
+    let ready = Ready::find(common, &identity)?;
+    let alone = ready.as_ref().is_some_and(|ready| ready.only);
+    // RSA takes longer than the whole login: begin at once, on a thread of its own.
+    let making = (common.encrypt && !alone).then(|| tokio::task::spawn_blocking(EphemeralKey::generate));
     let settings = Settings {
         root: common.root.clone(),
         trust: Trust::load().map_err(Trouble::Trust)?,
         heartbeat: HEARTBEAT,
-        monitor: Some(monitor_regex(common, &session)),
+        monitor: Some(monitor_regex(common, &session, alone)),
     };
+    let logged_in = Tasks::under(tasks.token());
     // The first requests do not wait for the login's answer: they travel behind the proof.
-    let (client, mut inbox, mut login) = Client::begin(identity, settings, AddressBook::usual(), tasks);
+    let (client, mut inbox, mut login) = Client::begin(identity, settings.clone(), AddressBook::usual(), &logged_in);
     let refused = async {
         // TCP, TLS, and the claim with the directory's question.
         steps.follow("reaching the atServer", 3, 2, login.reached()).await;
@@ -108,314 +124,98 @@ pub(crate) async fn establish(
             Err(error) => error,
         }
     };
+    let parties = |relay| Parties {
+        device_at_sign: common.to.clone(),
+        device: common.device.clone(),
+        relay,
+        session: session.clone(),
+    };
+    let begun = |refusals| Begun {
+        common,
+        wanted,
+        steps,
+        client: client.clone(),
+        session: session.clone(),
+        settings,
+        login: logged_in.clone(),
+        stop: tasks.token().clone(),
+        refusals,
+    };
     // Boxed here and below: these states are large, and used once.
-    let standing = Box::pin(async {
-        let relay = Box::pin(choose::nearest(common, &client, &mut inbox, steps)).await;
-        let parties = Parties {
-            device_at_sign: common.to.clone(),
-            device: common.device.clone(),
-            relay: relay.clone(),
-            session: session.clone(),
+    let way = Box::pin(async {
+        let ready = match ready {
+            Some(ready) if ready.only => {
+                let arrivals = arrival::sort(parties(None), client.clone(), inbox, &logged_in);
+                let sealed = Box::pin(sealed::alone(ready, begun(arrivals.refusal), local, tasks)).await;
+                return sealed.map(Way::Sealed);
+            }
+            ready => ready,
         };
-        let arrivals = arrival::sort(parties, client.clone(), inbox, tasks);
-        let setup = Setup { common, wanted, steps, client, session, relay, published: OnceCell::new() };
-        Box::pin(setup.run(arrivals, making)).await
+        let relay = Box::pin(choose::nearest(common, &client, &mut inbox, steps)).await;
+        let arrivals = arrival::sort(parties(Some(relay.clone())), client.clone(), inbox, &logged_in);
+        let setup = Setup::new(common, wanted, steps, client.clone(), session.clone(), relay);
+        let Arrivals { answers, refusal } = arrivals;
+        match ready {
+            None => Box::pin(setup.run(answers, making, None)).await.map(|standing| Way::Legacy(Box::new(standing))),
+            Some(ready) => {
+                let line = sealed::prepare(ready, begun(refusal));
+                Box::pin(sealed::beside(line, setup, answers, making, local, tasks)).await
+            }
+        }
     });
-    tokio::select! {
+    let user_name = user_name(common, wanted, &client, steps);
+    let pushed = push_key(common, wanted, &client, steps);
+    let standing = async { tokio::try_join!(way, user_name, pushed) };
+    let outcome = tokio::select! {
         biased; // why there is no login says more than that nothing was answered
         error = refused => Err(error.into()),
         standing = standing => standing,
+    };
+    match outcome {
+        Ok((way, user_name, ())) => Ok(Standing { way, user_name, session: session.clone() }),
+        Err(trouble) => {
+            logged_in.token().cancel();
+            Err(trouble)
+        }
     }
 }
 
 /// What the atServer is asked to push: nothing but what belongs to this session.
-fn monitor_regex(common: &Common, session: &Uuid) -> String {
+fn monitor_regex(common: &Common, session: &Uuid, alone: bool) -> String {
+    if alone {
+        return format!(r"{session}\.");
+    }
     let choosing = choose::monitor_regex(common).map(|regex| format!("|{regex}")).unwrap_or_default();
     format!(r"heartbeat\.{}\.{NAMESPACE}@|{session}\.{choosing}", common.device)
 }
 
-type Making = tokio::task::JoinHandle<Result<EphemeralKey, postern_crypto::CryptoError>>;
-
-pub(crate) struct Setup<'a> {
-    pub(crate) common: &'a Common,
-    wanted: &'a Wanted,
-    pub(crate) steps: &'a Steps,
-    pub(crate) client: Client,
-    pub(crate) session: Uuid,
-    pub(crate) relay: AtSign,
-    published: OnceCell<Option<SigningKeyName>>,
-}
-
-impl Setup<'_> {
-    async fn run(self, arrivals: Arrivals, making: Option<Making>) -> Result<Standing, Trouble> {
-        let Arrivals { heartbeat, relay, reply } = arrivals;
-        let steps = self.steps;
-        let needed = self.needed_features();
-        let must_ping = needed != Features::default();
-        let (tell, heard) = watch::channel(None);
-        let features = async {
-            let ping = if must_ping { Some(self.features(heartbeat, needed).await?) } else { None };
-            tell.send_replace(Some(ping.as_ref().map(|ping| ping.supported_features).unwrap_or_default()));
-            Ok(ping)
-        };
-        // The device's answer is checked with its key: fetched while everything else goes on.
-        let device_key = steps.follow("device's public key", 1, 1, self.client.public_key(&self.common.to));
-        let user_name = self.user_name();
-        let meeting = async {
-            // Our signing key is seen to while the relay makes ready.
-            let (met, signing_key) = tokio::join!(self.meet(relay, heard.clone()), self.signing_key());
-            let met = met?;
-            let (first, hinted) = (self.dial(&met.port), self.give_hint(&met, heard));
-            // The request does not wait for the heartbeat: what an old daemon would not
-            // understand is told by the heartbeat as well, and ends the attempt.
-            let request = self.ask(met.device.clone(), making, signing_key);
-            let (first, ephemeral, ()) = tokio::try_join!(first, request, hinted)?;
-            Ok::<_, Trouble>((met.port, first, ephemeral))
-        };
-        let answered = async {
-            let (port, first, ephemeral) = Box::pin(meeting).await?;
-            steps.tell("Waiting for response from the device daemon");
-            let (reply, text) = self.first_reply(reply).await?;
-            Ok::<_, Trouble>((port, first, ephemeral, reply, text))
-        };
-        let device_key = async { device_key.await.map_err(Trouble::Client) };
-        let pushed = async { self.push_key().await };
-        let ((port, first, ephemeral, late, text), features, device_key, user_name, ()) =
-            tokio::try_join!(answered, features, device_key, user_name, pushed)?;
-        let answer = Reply::read(&text, &self.session, &device_key).map_err(Trouble::Reply)?;
-        let keys = keys_of(&answer, ephemeral.as_ref())?;
-        steps.tell("Received response from the device daemon");
-        let twin = keys.as_ref().is_some_and(|(_, twin)| *twin);
-        let able = features.map(|ping| ping.supported_features).unwrap_or_default();
-        Ok(Standing {
-            relay: port,
-            first,
-            keys: keys.map(|(keys, _)| keys),
-            twin,
-            ephemeral: answer.ephemeral,
-            session: self.session,
-            numbers_sockets: able.numbers_sockets,
-            heartbeats: self.common.dialect.has_twin_keys() && able.control_channel_heartbeats,
-            user_name,
-            late,
-        })
-    }
-
-    fn needed_features(&self) -> Features {
-        let common = self.common;
-        if !common.dialect.is_v5() {
-            return Features::default();
-        }
-        let base = Features { sr_auth: common.authenticate_device, sr_e2ee: common.encrypt, ..Features::default() };
-        match self.wanted {
-            Wanted::Ssh { push_key, .. } => Features { accepts_public_keys: push_key.is_some(), ..base },
-            Wanted::Npt { timeout, .. } => {
-                Features { supports_port_choice: true, adjustable_timeout: *timeout != Duration::from_secs(30), ..base }
-            }
-        }
-    }
-
-    /// Pings and waits for what the daemon can do.
-    async fn features(
-        &self,
-        mut heartbeat: mpsc::Receiver<PingResponse>,
-        needed: Features,
-    ) -> Result<PingResponse, Trouble> {
-        self.steps.tell("Sending daemon feature check request");
-        let mut known = None;
-        let work = async {
-            let name = format!("ping.{}.{NAMESPACE}", self.common.device);
-            self.client.notify(&self.common.to, &name, "ping", None).await?;
-            self.steps.tell("Waiting for daemon feature check response");
-            let hint = tokio::time::sleep(HINT);
-            tokio::pin!(hint);
-            loop {
-                tokio::select! {
-                    biased;
-                    ping = heartbeat.recv() => return ping.ok_or(Trouble::Client(ClientError::Stopped)),
-                    () = &mut hint, if !hint.is_elapsed() => {
-                        self.hint();
-                        known = offline::known_of(&self.client, &self.common.to, &self.common.device).await;
-                    }
-                }
-            }
-        };
-        let limited = timeout(self.common.ping_timeout, work);
-        let ping = self.steps.follow("feature check", 2, 2, limited).await;
-        let ping = ping.map_err(|_| Trouble::DaemonSilent(known))??;
-        self.steps.tell("Received daemon feature check response");
-        match ping.supported_features.missing(needed) {
-            Some(missing) => Err(Trouble::Missing(missing)),
-            None => {
-                self.steps.tell("Required daemon features are supported");
-                Ok(ping)
-            }
-        }
-    }
-
-    /// A daemon says nothing to strangers, so its silence needs an explanation.
-    fn hint(&self) {
-        let Common { from, to, device, .. } = self.common;
-        say(format_args!(
-            "No answer from the device daemon yet. Likely causes: {from} is not in the --managers list of {to}, no device is called {device:?}, or the daemon is not running.",
-            device = device.as_str()
-        ));
-    }
-
-    /// Sends the signed request.
-    async fn ask(
-        &self,
-        end: DeviceEnd,
-        making: Option<Making>,
-        signing_key: Option<SigningKeyName>,
-    ) -> Result<Option<EphemeralKey>, Trouble> {
-        let common = self.common;
-        let DeviceEnd { host, port, client_nonce, rvd_nonce, auth_mode, auth_key } = end;
-        let relay_atsign = auth_mode.is_some().then(|| self.relay.to_string());
-        let ephemeral = match making {
-            None => None,
-            Some(making) => {
-                let made = self.steps.follow("waiting for the ephemeral key", 0, 0, making).await;
-                Some(made.map_err(|_| Trouble::Crypto)?.map_err(|_| Trouble::Crypto)?)
-            }
-        };
-        let pk = ephemeral.as_ref().map(EphemeralKey::public_base64).transpose().map_err(|_| Trouble::Crypto)?;
-        let pk_type = pk.is_some().then(|| "rsa2048".to_owned());
-        self.steps.tell("Sending session request to the device daemon");
-        let (verb, text) = match self.wanted {
-            Wanted::Ssh { .. } => {
-                let request = SshRequest {
-                    direct: true,
-                    session_id: self.session.to_string(),
-                    host,
-                    port,
-                    authenticate_to_rvd: Some(common.authenticate_device),
-                    relay_auth_mode: auth_mode,
-                    relay_auth_aes_key: auth_key,
-                    client_nonce: Some(client_nonce),
-                    rvd_nonce,
-                    encrypt_rvd_traffic: Some(common.encrypt),
-                    client_ephemeral_pk: pk,
-                    client_ephemeral_pk_type: pk_type,
-                    // Daemons that do not know the field ignore it and answer with one key.
-                    twin_keys: common.dialect.has_twin_keys().then_some(true),
-                    relay_atsign,
-                    sealed: None,
-                };
-                ("ssh_request", self.signed(&request, signing_key.as_ref()))
-            }
-            Wanted::Npt { host: target, port: target_port, timeout } => {
-                let request = NptRequest {
-                    session_id: self.session.to_string(),
-                    rvd_host: host,
-                    rvd_port: port,
-                    requested_port: *target_port,
-                    requested_host: target.clone(),
-                    authenticate_to_rvd: Some(common.authenticate_device),
-                    relay_auth_mode: auth_mode,
-                    relay_auth_aes_key: auth_key,
-                    client_nonce: Some(client_nonce),
-                    rvd_nonce,
-                    encrypt_rvd_traffic: Some(common.encrypt),
-                    client_ephemeral_pk: pk,
-                    client_ephemeral_pk_type: pk_type,
-                    timeout: u64::try_from(timeout.as_millis()).ok(),
-                    twin_keys: common.dialect.has_twin_keys().then_some(true),
-                    relay_atsign,
-                    sealed: None,
-                };
-                ("npt_request", self.signed(&request, signing_key.as_ref()))
-            }
-        };
-        let text = text.map_err(|_| Trouble::Crypto)?;
-        let name = format!("{verb}.{}.{NAMESPACE}", common.device);
-        self.client.notify(&common.to, &name, &text, Some(REQUEST_LIFE)).await?;
-        Ok(ephemeral)
-    }
-
-    /// Where the key of our enrolment is published, with which the request is signed a second time. Without it devices
-    /// that do not demand it serve us all the same.
-    async fn signing_key(&self) -> Option<SigningKeyName> {
-        if self.common.dialect < Dialect::Current {
-            return None;
-        }
-        self.published_key().await
-    }
-
-    /// The same, whoever asks; published once.
-    pub(crate) async fn published_key(&self) -> Option<SigningKeyName> {
-        let publish = Box::pin(async {
-            let published = self.steps.follow("our signing key", 1, 1, self.client.publish_signing_key()).await;
-            published.inspect_err(|error| tracing::debug!(%error, "our signing key is not published")).ok()
-        });
-        self.published.get_or_init(|| publish).await.clone()
-    }
-
-    fn signed<P: Serialize>(
-        &self,
-        request: &P,
-        signing_key: Option<&SigningKeyName>,
-    ) -> Result<String, postern_crypto::CryptoError> {
-        let keys = &self.client.identity().keys;
-        match signing_key {
-            Some(name) => Envelope::sign_twice(request, &keys.encryption, name, &keys.pkam),
-            None => Envelope::sign(request, &keys.encryption),
-        }
-    }
-
-    async fn first_reply(
-        &self,
-        mut reply: mpsc::Receiver<String>,
-    ) -> Result<(mpsc::Receiver<String>, String), Trouble> {
-        let limited = timeout(REPLY, reply.recv());
-        let text = self.steps.follow("session request", 2, 2, limited).await.map_err(|_| Trouble::NoReply)?;
-        Ok((reply, text.ok_or(Trouble::NoReply)?))
-    }
-
-    async fn user_name(&self) -> Result<Option<String>, Trouble> {
-        let Wanted::Ssh { user_name: true, .. } = self.wanted else { return Ok(None) };
-        self.steps.tell("Resolving remote username for user session");
-        let name = format!("username.{}.{NAMESPACE}", self.common.device);
-        let record = self.client.get_shared(&self.common.to, &name);
-        match self.steps.follow("user name on the device", 1, 2, record).await {
-            Ok(name) if is_user_name(&name) => Ok(Some(name.trim().to_owned())),
-            Ok(_) => Err(Trouble::NoUser),
-            Err(error) => {
-                tracing::debug!(%error, "no user name");
-                Err(Trouble::NoUser)
-            }
-        }
-    }
-
-    async fn push_key(&self) -> Result<(), Trouble> {
-        let Wanted::Ssh { push_key: Some(key), .. } = self.wanted else { return Ok(()) };
-        self.steps.tell("Sharing ssh public key");
-        let name = format!("sshpublickey.{}.{NAMESPACE}", self.common.device);
-        let text = key.to_string();
-        let sent = self.client.notify(&self.common.to, &name, &text, Some(REQUEST_LIFE));
-        Ok(self.steps.follow("ssh public key", 1, 1, sent).await?)
-    }
-}
-
-/// The failure that a device tells after it has agreed. That our session lives is none: the request was delivered twice.
-pub(crate) async fn failure(late: &mut mpsc::Receiver<String>) -> Option<String> {
-    loop {
-        let text = late.recv().await?;
-        if !text.starts_with(ALREADY_LIVE) {
-            return Some(text);
+async fn user_name(
+    common: &Common,
+    wanted: &Wanted,
+    client: &Client,
+    steps: &Steps,
+) -> Result<Option<String>, Trouble> {
+    let Wanted::Ssh { user_name: true, .. } = wanted else { return Ok(None) };
+    steps.tell("Resolving remote username for user session");
+    let name = format!("username.{}.{NAMESPACE}", common.device);
+    let record = client.get_shared(&common.to, &name);
+    match steps.follow("user name on the device", 1, 2, record).await {
+        Ok(name) if is_user_name(&name) => Ok(Some(name.trim().to_owned())),
+        Ok(_) => Err(Trouble::NoUser),
+        Err(error) => {
+            tracing::debug!(%error, "no user name");
+            Err(Trouble::NoUser)
         }
     }
 }
 
-/// Begins the text of a device that is asked for a session that it has.
-const ALREADY_LIVE: &str = "A session with id ";
-
-/// The session's keys, and whether there is one for each direction; `None` where we asked for no encryption.
-fn keys_of(reply: &Reply, ephemeral: Option<&EphemeralKey>) -> Result<Option<(StreamKeys, bool)>, Trouble> {
-    let Some(ephemeral) = ephemeral else { return Ok(None) };
-    let sealed = reply.keys.as_ref().ok_or(Trouble::Reply(ReplyError::NoKeys))?;
-    let keys = ephemeral.open(sealed).map_err(|_| Trouble::Crypto)?;
-    Ok(Some((keys, sealed.second.is_some())))
+async fn push_key(common: &Common, wanted: &Wanted, client: &Client, steps: &Steps) -> Result<(), Trouble> {
+    let Wanted::Ssh { push_key: Some(key), .. } = wanted else { return Ok(()) };
+    steps.tell("Sharing ssh public key");
+    let name = format!("sshpublickey.{}.{NAMESPACE}", common.device);
+    let text = key.to_string();
+    let sent = client.notify(&common.to, &name, &text, Some(REQUEST_LIFE));
+    Ok(steps.follow("ssh public key", 1, 1, sent).await?)
 }
 
 /// Part of the command line of ssh: nothing that could be taken for an option or a second word.

@@ -15,6 +15,7 @@ use crate::devices::Listing;
 use crate::env_file;
 use crate::limits::PING;
 use crate::relay::{NAME_A_RELAY, relay_auth, relays};
+use crate::seal_cli::SealFlags;
 use crate::session::{Common, is_user_name};
 use crate::ssh::SshOptions;
 use crate::ssh_tunnel::TunnelOptions;
@@ -128,6 +129,8 @@ struct Flags {
     /// Go through a single port of the relay, both ends; for networks that let nothing else out.
     #[arg(long = "443")]
     only_443: bool,
+    #[command(flatten)]
+    seal: SealFlags,
     /// Print the ssh command instead of running it; the tunnel stays open behind it.
     #[arg(short = 'x', long)]
     output_execution_command: bool,
@@ -256,6 +259,7 @@ fn check(flags: Flags) -> Result<Config, String> {
             verbosity: Verbosity::of(flags.verbose, flags.debug),
             quiet: flags.quiet,
             dialect: flags.dialect,
+            sealing: flags.seal.sealing(None),
         },
         local_port: flags.local_port,
         user: user("-u", flags.remote_user_name)?,

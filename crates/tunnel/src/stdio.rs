@@ -52,7 +52,7 @@ pub(crate) async fn last_words(bytes: &[u8]) {
 }
 
 /// The reader sees the end at once, though our process goes on.
-fn close_stdout() {
+pub(crate) fn close_stdout() {
     if let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stdout(&null);
     }

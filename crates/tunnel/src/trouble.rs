@@ -4,12 +4,15 @@ use std::fmt;
 use std::io;
 
 use crate::hosts::BadHosts;
+use postern_client::trust::TrustError;
 use postern_client::{ClientError, StartError};
 use postern_link::LinkError;
+use postern_link::sealed::{DialError, StreamRefused, Why};
 use postern_net::tls::TlsError;
 use postern_proto::AtSign;
 use postern_rendezvous::ModeRefused;
-use postern_session::{MissingFeature, ReplyError};
+use postern_session::{DeviceName, MissingFeature, RefusalCode, ReplyError};
+use postern_streams::RefusalCode as StreamRefusal;
 
 /// Why there is no tunnel.
 #[derive(Debug)]
@@ -50,12 +53,56 @@ pub(crate) enum Trouble {
     Hosts(BadHosts),
     /// Our own standard streams.
     Stdio(io::Error),
+    /// Our identity key, or what is known of theirs.
+    Pins(TrustError),
+    /// The sealed session did not begin.
+    Sealed(DialError),
+    /// The device's signed no.
+    Refused(RefusalCode, String),
+    /// No answer to a request for a sealed session. With what is known of the device, if anything is.
+    NoAnswer(Option<String>),
+    /// No relay takes tickets.
+    NoSealedRelay {
+        relays: Vec<AtSign>,
+        device: DeviceName,
+        at_sign: AtSign,
+    },
+    /// A session of 2024 was asked for, and the device is known to do better.
+    WouldDowngrade(DeviceName, AtSign),
+    /// One connection of the session.
+    Stream(StreamRefused),
+    /// The sealed session is over, and nobody wanted that.
+    Over(Why),
 }
 
 impl Trouble {
     /// Somebody decided against us: trying again changes nothing.
     pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self, Self::RelayRefused(..) | Self::Reply(_) | Self::Client(ClientError::LoginRefused(..)))
+        match self {
+            Self::RelayRefused(..) | Self::Reply(_) | Self::Client(ClientError::LoginRefused(..)) => true,
+            Self::Pins(error) => error.is_pin(),
+            Self::Sealed(error) => matches!(error, DialError::Unbelieved(_)),
+            Self::Refused(code, _) => {
+                matches!(code, RefusalCode::NotPermitted | RefusalCode::Identity | RefusalCode::Pin)
+            }
+            Self::Stream(StreamRefused::Refused(code, _)) => *code == StreamRefusal::NotPermitted,
+            Self::WouldDowngrade(..) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether, of two ways to a session, this trouble with the sealed one forbids the other.
+    pub(crate) fn ends_both(&self) -> bool {
+        match self {
+            Self::Pins(_) | Self::Refused(..) => true,
+            Self::Sealed(error) => matches!(error, DialError::Unbelieved(_) | DialError::Handshake(_)),
+            _ => false,
+        }
+    }
+
+    /// Whether the relay was not where it was thought to be, for us or for the device.
+    pub(crate) fn is_relay_unreachable(&self) -> bool {
+        matches!(self, Self::Sealed(DialError::Unreachable(..)) | Self::Refused(RefusalCode::RelayUnreachable, _))
     }
 }
 
@@ -98,8 +145,47 @@ impl fmt::Display for Trouble {
             Self::Hosts(error) => error.fmt(f),
             Self::Stdio(error) => write!(f, "standard input or output: {error}"),
             Self::Interrupted => f.write_str("interrupted"),
+            Self::Pins(error) => error.fmt(f),
+            Self::Sealed(error @ DialError::Unreachable(..)) => {
+                write!(f, "{error}\nHint: a firewall may block its port")
+            }
+            Self::Sealed(error) => error.fmt(f),
+            Self::Refused(code, text) => {
+                write!(f, "the device refused: {text}")?;
+                hint_for(code).map_or(Ok(()), |hint| write!(f, "\nHint: {hint}"))
+            }
+            Self::NoAnswer(known) => {
+                f.write_str("No response from the device daemon")?;
+                known.as_ref().map_or(Ok(()), |known| write!(f, ": {known}"))
+            }
+            Self::NoSealedRelay { relays, device, at_sign } => {
+                let names = relays.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                write!(
+                    f,
+                    "{device}{at_sign} is to be reached by a sealed session only, and {names} publishes no address for one\nHint: name another relay with -r, or have it updated; a device that went back to other software must be forgotten first: postern pin remove {device}{at_sign}"
+                )
+            }
+            Self::WouldDowngrade(device, at_sign) => write!(
+                f,
+                "{device}{at_sign} is known to serve sealed sessions, and a lesser one is not asked of it\nHint: if it went back to other software: postern pin remove {device}{at_sign}"
+            ),
+            Self::Stream(error) => error.fmt(f),
+            Self::Over(why) => why.fmt(f),
         }
     }
+}
+
+/// What a user can do about a refusal.
+fn hint_for(code: &RefusalCode) -> Option<&'static str> {
+    Some(match code {
+        RefusalCode::Expired => "are both clocks right?",
+        RefusalCode::Pin => {
+            "on the device, `postern pin list` shows what it knows of us, and `postern pin accept` changes it"
+        }
+        RefusalCode::RelayUnreachable => "the device cannot reach this relay; another can be named with -r",
+        RefusalCode::Full | RefusalCode::Stopping => "try again in a while",
+        _ => return None,
+    })
 }
 
 impl std::error::Error for Trouble {}
