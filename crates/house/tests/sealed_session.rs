@@ -18,7 +18,7 @@ fn ssh_echo(world: &World, words: &[&str]) -> anyhow::Result<Output> {
 }
 
 fn told(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    output.stderr.clone()
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn npt_and_connect_are_sealed_as_well() -> anyhow::Result<()> {
     in_house(Options::default(), |world| {
         let mut npt = world.npt(world.ssh_port());
         npt.arg("--verbose");
-        let (mut npt, port) = world.start_npt(npt)?;
+        let (npt, port) = world.start_npt(npt)?;
         let tail = npt.tail();
         ensure!(tail.contains(SEALED), "{tail}");
         // The same port serves one connection after the other.

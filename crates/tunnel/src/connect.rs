@@ -3,11 +3,10 @@
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use postern_link::ClientSession;
-use postern_link::sealed::{Sealed, Target};
+use postern_link::sealed::{Local, Sealed, Target};
 use postern_net::signals;
 use postern_net::tasks::Tasks;
 use postern_observe::say;
@@ -20,9 +19,8 @@ use crate::legacy::{self, failure};
 use crate::limits::{DRAIN, HALF_CLOSED};
 use crate::refusal::{self, Reason};
 use crate::relay::relay_auth;
-use crate::sealed::{self, Fate};
 use crate::session::{Common, Wanted, Way, establish, stop_of};
-use crate::stdio;
+use crate::stdio::{self, Fate, Stdio};
 use crate::steps::Steps;
 use crate::trouble::Trouble;
 
@@ -62,9 +60,9 @@ async fn connect(config: &Config) -> Ended {
     let common = common(&found, config);
     let fate = RefCell::new(Fate::default());
     let local = || {
-        let (local, its_fate) = sealed::stdio();
+        let (stdio, its_fate) = Stdio::open().ok().filter(|_| config.port == SSH_PORT)?;
         fate.replace(its_fate);
-        Some(local).filter(|_| config.port == SSH_PORT)
+        Some(Local::new(stdio))
     };
     let standing = tokio::select! {
         biased;
@@ -92,7 +90,8 @@ async fn carry_sealed(session: Sealed, wanted: &Wanted, fate: Fate) -> Ended {
     let (carrying, fate): (Pin<Box<dyn Future<Output = _>>>, _) = match wanted {
         Wanted::Ssh { .. } => (Box::pin(session.first()), fate),
         Wanted::Npt { host, port, .. } => {
-            let (local, fate) = sealed::stdio();
+            let (stdio, fate) = Stdio::open().map_err(|error| (Trouble::Stdio(error), false))?;
+            let local = Local::new(stdio);
             let target = Target::HostPort(HostPort { host: host.clone(), port: *port });
             (Box::pin(session.carry(local, target)), fate)
         }
@@ -108,7 +107,7 @@ async fn carry_sealed(session: Sealed, wanted: &Wanted, fate: Fate) -> Ended {
     session.close("done").await;
     // Goodbye is being said; who does not hear it is not waited for.
     let _ = timeout(DRAIN, session.ended()).await;
-    outcome.map_err(|trouble| (trouble, fate.flowed.load(Ordering::Relaxed)))
+    outcome.map_err(|trouble| (trouble, fate.flowed()))
 }
 
 async fn carry(standing: legacy::Standing, wanted: &Wanted, tasks: &Tasks) -> Ended {

@@ -57,3 +57,5 @@ pub(crate) const RELAY_BOOK: usize = 64;
 pub(crate) const RELAY_BOOK_BYTES: u64 = 128 * 1024;
 /// When no connection can be accepted: out of file descriptors.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A stream that was opened before anybody connected is kept so long: some targets give up on who says nothing.
+pub(crate) const WARM: Duration = Duration::from_secs(5);

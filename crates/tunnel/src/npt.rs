@@ -14,7 +14,7 @@ use postern_session::{HostPort, ReplyError};
 use tokio::net::TcpListener;
 
 use crate::detach;
-use crate::doors;
+use crate::doors::Door;
 use crate::legacy::{self, failure};
 use crate::limits::{DRAIN, KEEP_ALIVE_PAUSE};
 use crate::npt_cli::Config;
@@ -70,22 +70,29 @@ async fn session(config: &Config, listener: &TcpListener, tasks: &Tasks) -> Resu
     let steps = Steps::new(common.quiet, common.verbosity);
     let wanted = Wanted::Npt { host: config.target_host.clone(), port: config.target_port, timeout: config.timeout };
     let standing = Box::pin(establish(common, &wanted, &|| None, &steps, tasks)).await?;
-    let address = listener.local_addr().map_err(|error| Trouble::LocalPort(config.local_port, error))?;
-    steps.report();
-    if config.print_only {
-        detach::let_go(&address.port().to_string())?;
-    } else {
+    let ready = || {
+        let address = listener.local_addr().map_err(|error| Trouble::LocalPort(config.local_port, error))?;
+        steps.report();
+        if config.print_only {
+            return detach::let_go(&address.port().to_string());
+        }
         // A person types localhost; where it listens on more, that must be seen.
         let usual = address.ip() == IpAddr::from([127, 0, 0, 1]);
         let place = if usual { format!("localhost:{}", address.port()) } else { address.to_string() };
         say(format_args!("npt is listening on {place}"));
-    }
+        Ok(())
+    };
     let carried = match standing.way {
         Way::Sealed(session) => {
             let target = HostPort { host: config.target_host.clone(), port: config.target_port };
-            doors::carry(&session, listener, &target, config.timeout, tasks).await?
+            let door = Door::open(&session, listener, target).await?;
+            ready()?;
+            door.carry(&session, config.timeout, tasks).await?
         }
-        Way::Legacy(legacy) => as_in_2024(*legacy, config, listener, tasks).await?,
+        Way::Legacy(legacy) => {
+            ready()?;
+            as_in_2024(*legacy, config, listener, tasks).await?
+        }
     };
     if !common.quiet && !config.print_only {
         say(format_args!("Session ended ({} bytes sent, {} received)", carried.out, carried.back));

@@ -1,7 +1,5 @@
 //! What stands at this end of a stream.
 
-use std::io;
-
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -16,14 +14,6 @@ impl Local {
     /// direction ends, it is shut down for writing.
     pub fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         Self(Box::new(io))
-    }
-
-    /// Standard input and standard output, for a `ProxyCommand`.
-    ///
-    /// # Errors
-    /// When they are closed.
-    pub fn stdio() -> io::Result<Self> {
-        Ok(Self::new(tokio::io::join(tokio::io::stdin(), tokio::io::stdout())))
     }
 }
 

@@ -2,17 +2,12 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use postern_link::sealed::Local;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, Stdin, Stdout};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
-
-use crate::stdio::close_stdout;
 
 /// A socket that comes later: ssh is started when the session stands.
 pub(crate) struct Late {
@@ -59,53 +54,5 @@ impl AsyncWrite for Late {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_here(cx))?.poll_shutdown(cx)
-    }
-}
-
-/// Standard input and output as a local end, and what becomes of it.
-pub(crate) fn stdio() -> (Local, Fate) {
-    let fate = Fate::default();
-    let stdio = Stdio { input: tokio::io::stdin(), output: tokio::io::stdout(), fate: fate.clone() };
-    (Local::new(stdio), fate)
-}
-
-/// How standard output fared.
-#[derive(Clone, Default)]
-pub(crate) struct Fate {
-    /// Something was written to it.
-    pub(crate) flowed: Arc<AtomicBool>,
-    /// The peer has ended its direction, and so has it.
-    pub(crate) ended: CancellationToken,
-}
-
-struct Stdio {
-    input: Stdin,
-    output: Stdout,
-    fate: Fate,
-}
-
-impl AsyncRead for Stdio {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.input).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Stdio {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.output).poll_write(cx, bytes))?;
-        self.fate.flowed.store(true, Ordering::Relaxed);
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.output).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.output).poll_flush(cx))?;
-        // The reader sees the end at once, though we go on.
-        close_stdout();
-        self.fate.ended.cancel();
-        Poll::Ready(Ok(()))
     }
 }

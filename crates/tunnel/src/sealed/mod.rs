@@ -35,7 +35,7 @@ use crate::steps::Steps;
 use crate::trouble::Trouble;
 
 pub(crate) use line::{Knocked, Line};
-pub(crate) use local::{Fate, Late, stdio};
+pub(crate) use local::Late;
 
 /// What the user has said about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
