@@ -3,8 +3,9 @@
 //!
 //! Every function must return for every input: a panic is a finding.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postern_crypto::{AeadAlgorithm, AesKey, AtKeys, Ed25519PrivateKey, Iv, RsaPrivateKey, encode_base64};
 use postern_identity::{Expected as Vouched, Fingerprint, Pins, Statement, Verdict, Voucher, VoucherClaim};
@@ -13,8 +14,8 @@ use postern_proto::{
 };
 use postern_rendezvous::hints::{DiscoverRequest, Discovered, Latencies, ModesHint, RelayMap};
 use postern_rendezvous::{
-    AdvertisedKeys, AuthLine, Challenge, EscrLine, EscrParties, Expected, Refusal, RelayPlace, RelayRecord, RelayReply,
-    RelayRequest, TicketClaim,
+    AdvertisedKeys, AuthLine, Challenge, EscrLine, EscrParties, Expected, Hall, HallAction, HallRules, Refusal,
+    RelayPlace, RelayRecord, RelayReply, RelayRequest, Side, SocketId, Ticket, TicketClaim, TicketTo,
 };
 use postern_rules::manage::Operation;
 use postern_rules::rpc;
@@ -25,13 +26,13 @@ use postern_session::{
     Refused, SealedReply, SignedRequest, SshPublicKey, SshRequest, parse_span,
 };
 
-use postern_streams::{Event, Side, Streams, limits as streams_limits};
+use postern_streams::{Event, Side as End, Streams, limits as streams_limits};
 
 /// A target: its name, which is also its directory under `fuzz/corpus`, and what it does.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 24] = [
+pub const TARGETS: [Target; 25] = [
     ("request", request),
     ("server_line", server_line),
     ("directory", directory),
@@ -49,6 +50,7 @@ pub const TARGETS: [Target; 24] = [
     ("relay_challenge", relay_challenge),
     ("relay_hints", relay_hints),
     ("relay_ticket", relay_ticket),
+    ("relay_hall", relay_hall),
     ("policy_messages", policy_messages),
     ("policy_file", policy_file),
     ("policy_tables", policy_tables),
@@ -326,6 +328,101 @@ pub fn relay_ticket(bytes: &[u8]) {
     }
 }
 
+/// The relay's hall: guests with tickets come, go, wait too long, in any order. A byte is a deed: what, which session, which
+/// side, which epoch. Only guests of the same session and epoch are joined, nobody is joined twice, nobody stays for ever.
+pub fn relay_hall(bytes: &[u8]) {
+    let rules =
+        HallRules { sessions: 4, sessions_per_atsign: 3, devices_waiting: 2, remembered: 64, ..HallRules::default() };
+    let (mut hall, mut now) = (Hall::new(rules), Instant::now());
+    let end = now + rules.wait * 1000;
+    let mut guests: Vec<(u8, u32, Side, bool)> = Vec::new();
+    let (mut last, mut pairs) = (None, BTreeSet::new());
+    // A long story tells nothing that a short one does not, and each ticket is signed and checked.
+    if bytes.len() > 64 {
+        return;
+    }
+    for (number, byte) in bytes.iter().enumerate() {
+        let (deed, session, side, epoch) = (byte >> 5, byte & 3, (byte >> 2) & 1, u32::from((byte >> 3) & 3));
+        let id = SocketId(guests.len() as u64);
+        match deed {
+            0..=3 => {
+                let side = if side == 0 { Side::A } else { Side::B };
+                let other = deed == 3;
+                let ticket = if deed == 2 { last } else { Some((session, epoch, side, other, number)) };
+                last = ticket;
+                let Some((session, epoch, side, other, number)) = ticket else { continue };
+                guests.push((session, epoch, side, false));
+                hall.arrive(id, &hall_ticket(session, epoch, side, other, number), now, 0);
+            }
+            4 => hall.gone(SocketId(u64::from(byte & 0x1f))),
+            5 => {
+                let a = u64::from(byte & 0x1f);
+                hall.ended(SocketId(a));
+                pairs.remove(&a);
+            }
+            6 => {
+                now += rules.wait / 3;
+                hall.handle_timeout(now);
+            }
+            _ if byte & 0x1f == 0x1f => hall.stop(),
+            _ => {}
+        }
+        hall_acts(&mut hall, &mut guests, &mut pairs);
+        let (joined, waiting) = hall.sessions();
+        assert!(joined + waiting <= rules.sessions && joined == pairs.len(), "{joined} {waiting} {pairs:?}");
+    }
+    hall.handle_timeout(end);
+    hall_acts(&mut hall, &mut guests, &mut pairs);
+    assert_eq!((hall.sessions().1, hall.poll_timeout()), (0, None), "somebody waits for ever");
+}
+
+/// Does what the hall says.
+fn hall_acts(hall: &mut Hall, guests: &mut [(u8, u32, Side, bool)], pairs: &mut BTreeSet<u64>) {
+    let index = |id: SocketId| usize::try_from(id.0).expect("an index of ours");
+    while let Some(action) = hall.next_action() {
+        match action {
+            HallAction::Join { a, b } => {
+                let (left, right) = (guests[index(a)], guests[index(b)]);
+                assert!(left.0 == right.0 && left.1 == right.1, "joined with somebody else: {left:?} {right:?}");
+                assert!(left.2 == Side::A && right.2 == Side::B && !left.3 && !right.3, "{left:?} {right:?}");
+                (guests[index(a)].3, guests[index(b)].3) = (true, true);
+                assert!(pairs.insert(a.0));
+            }
+            HallAction::Refuse { id, .. } => assert!(!guests[index(id)].3, "a live session is refused"),
+            HallAction::Cut { a } => assert!(pairs.remove(&a.0), "nothing was joined there"),
+        }
+    }
+}
+
+/// A ticket that is believed. `other`: by another identity key of the same atSign. `number`: makes it one of its kind.
+fn hall_ticket(session: u8, epoch: u32, side: Side, other: bool, number: usize) -> Ticket {
+    let relay = at_sign("r");
+    let (client, device) = (at_sign("client"), at_sign("device"));
+    let to = TicketTo { relay: relay.clone(), session: Uuid::from_random([session; 16]), epoch, side, client, device };
+    let (key, text, voucher) = &HALL_GUESTS[usize::from(side == Side::B) * 2 + usize::from(other)];
+    let mut nonce = [0; 16];
+    nonce[..8].copy_from_slice(&(number as u64).to_be_bytes());
+    let line = Ticket::make(&to, key, text, 0, nonce);
+    let claim = TicketClaim::parse(line.as_bytes()).expect("a ticket of ours");
+    claim.verify(voucher, &relay, 0).expect("a ticket of ours is good")
+}
+
+/// Two identities of the client, two of the device.
+static HALL_GUESTS: LazyLock<Vec<(Ed25519PrivateKey, String, Voucher)>> = LazyLock::new(|| {
+    let rsa = RsaPrivateKey::generate().expect("there is randomness");
+    let public = rsa.public_key().expect("a key of ours");
+    let guest = |name: &str, device: Option<&DeviceName>| {
+        let (at_sign, key) = (at_sign(name), Ed25519PrivateKey::generate().expect("there is randomness"));
+        let signer = SigningKeyName::new(None, &at_sign).expect("a name of ours");
+        let text = Voucher::issue(&key.public_key(), device, &rsa, (&signer, &rsa), 0, 1000).expect("a key of ours");
+        let claim = VoucherClaim::parse(&text).expect("a voucher of ours");
+        let believed = claim.believe(Vouched { at_sign: &at_sign, device }, &public, None, 0);
+        (key, text, believed.expect("a voucher of ours is believed"))
+    };
+    let name = device();
+    vec![guest("client", None), guest("client", None), guest("device", Some(&name)), guest("device", Some(&name))]
+});
+
 /// What a device and its policy service, a manager and that service say to each other.
 pub fn policy_messages(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -377,7 +474,7 @@ pub fn policy_tables(bytes: &[u8]) {
 /// bytes are cut. What it holds for its programs stays within the windows that it granted.
 pub fn stream_frames(bytes: &[u8]) {
     let Some((&how, bytes)) = bytes.split_first() else { return };
-    let side = if how & 1 == 0 { Side::Client } else { Side::Device };
+    let side = if how & 1 == 0 { End::Client } else { End::Device };
     let resume = Duration::from_secs(u64::from(how & 2) * 30);
     let mut streams = Streams::new(side, resume, Duration::ZERO);
     if how & 4 != 0 {
