@@ -188,8 +188,8 @@ impl Direction {
 impl fmt::Display for RecordError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Changed => f.write_str("somebody between the ends changed what was sent"),
-            Self::NoRecord => f.write_str("what came is no TLS record"),
+            Self::Changed => f.write_str("somebody between the ends changed what was sent; try another relay"),
+            Self::NoRecord => f.write_str("what came is no TLS record: it was changed on its way; try another relay"),
             Self::Alert(code) => write!(f, "the other end gave up (TLS alert {code})"),
             Self::OutOfPlace => f.write_str("the other end sent a TLS message out of place"),
             Self::Exhausted => f.write_str("the session has carried as much as one key may"),

@@ -105,14 +105,16 @@ pub(crate) async fn meet<K: Knocking, E: End>(
 
 /// Reads until the reply is whole. What is read behind it stays in `way`.
 async fn answered<K: Knocking>(relay: &RelayAddress, way: &mut Way, knock: &mut K) -> Result<(), DialError> {
-    let silent = || DialError::Silent(relay.clone());
+    let mut begun = false;
     loop {
-        if way.socket.read_buf(&mut way.read).await.map_err(|_| silent())? == 0 {
+        if way.socket.read_buf(&mut way.read).await.unwrap_or(0) == 0 {
             return Err(match refusal(&way.read) {
                 Some(refusal) => DialError::Refused(relay.clone(), refusal),
-                None => silent(),
+                None if begun => DialError::CutShort(relay.clone()),
+                None => DialError::Silent(relay.clone()),
             });
         }
+        begun = true;
         if is_refusal(&way.read) {
             if let Some(refusal) = refusal(&way.read).filter(|_| is_whole(&way.read)) {
                 return Err(DialError::Refused(relay.clone(), refusal));

@@ -152,6 +152,8 @@ pub enum DialError {
     Refused(RelayAddress, RelayRefusal),
     /// The relay ended the connection, or was silent, before the other end had answered.
     Silent(RelayAddress),
+    /// The connection ended in the middle of the other end's answer.
+    CutShort(RelayAddress),
     /// What came is not from whom it should be.
     Unbelieved(Unbelieved),
     /// What came is no TLS flight of the other end.
@@ -178,6 +180,11 @@ impl fmt::Display for DialError {
                 write!(f, "the relay {relay} refused: {} ({})", refusal.text, refusal.code)
             }
             Self::Silent(relay) => write!(f, "nothing came from the other end through the relay {relay}"),
+            Self::CutShort(relay) => write!(
+                f,
+                "the connection through the relay {relay} was lost in the middle of the other end's answer; try again, or \
+                 another relay"
+            ),
             Self::Unbelieved(why) => why.fmt(f),
             Self::Handshake(why) => write!(f, "the handshake through the relay failed: {why}"),
             Self::Stopped => f.write_str("stopped"),
