@@ -3,6 +3,7 @@
 
 pub mod caller;
 pub mod enrolment;
+pub mod liar;
 mod matrix;
 mod own_tools;
 
