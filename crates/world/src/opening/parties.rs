@@ -56,6 +56,12 @@ pub(super) enum ClientState {
     Over,
 }
 
+impl Device {
+    pub(super) fn new() -> Self {
+        Self { door: Door::new(PermitOpen::default()), live: BTreeMap::new(), acted: BTreeSet::new() }
+    }
+}
+
 impl World {
     /// A client asks, and waits at the relay. The request is in the server's hands.
     pub(super) fn ask(&mut self, client: usize, device: usize, session: Uuid, epoch: u32) -> usize {

@@ -1,11 +1,10 @@
 //! One schedule: a time with the attacker, then a fair network in which she is a guest of the relay.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::ops::AddAssign;
 use std::time::Duration;
 
 use postern_proto::Uuid;
-use postern_session::{Door, PermitOpen};
 
 use super::Lost;
 use super::limits::{FAIR_ROUNDS, HOSTILE_STEPS, PAUSE, SESSIONS};
@@ -75,15 +74,13 @@ pub fn run(seed: u64, lost: Option<Lost>) -> Result<Counted, Box<Violation>> {
 impl World {
     fn new(seed: u64, lost: Option<Lost>) -> Self {
         let mut dice = Dice::new(seed);
-        let device =
-            || Device { door: Door::new(PermitOpen::default()), live: BTreeMap::new(), acted: BTreeSet::new() };
         Self {
             now: Duration::ZERO,
             lost,
             relay_is_hers: dice.once_in(2),
             requests: Vec::new(),
             clients: Vec::new(),
-            devices: vec![device(), device()],
+            devices: vec![Device::new(), Device::new()],
             sides: Vec::new(),
             sockets: Vec::new(),
             relay: Relay::new(lost),
@@ -129,6 +126,7 @@ impl World {
                 }
                 13 => self.go_on(),
                 14 if self.requests.len() < 2 * SESSIONS => self.begin_any(),
+                15 if self.dice.once_in(4) => self.restart_device(),
                 _ => {}
             }
             self.pump()?;
@@ -142,6 +140,20 @@ impl World {
         let device = self.dice.below(2);
         let random = self.random_id();
         self.ask(client, device, random, 0);
+    }
+
+    /// A daemon begins anew: what it remembered is gone, and with it that a request of the last minutes has acted. Whoever
+    /// replays one now is let in once more, and heard no more than before.
+    fn restart_device(&mut self) {
+        let device = self.dice.below(2);
+        self.devices[device] = Device::new();
+        for side in 0..self.sides.len() {
+            if self.requests[self.sides[side].request].device == device {
+                self.sides[side].end = None;
+                self.shut(self.sides[side].socket);
+            }
+        }
+        self.say(format!("device {device} begins anew"));
     }
 
     pub(super) fn random_id(&mut self) -> Uuid {
