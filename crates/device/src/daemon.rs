@@ -24,6 +24,7 @@ use crate::limits::{DRAIN, FIRST_RECORDS, POLICY_HEARTBEAT, REPLY_LIFE, REPUBLIS
 use crate::live::Live;
 use crate::managers::Managers;
 use crate::policy::Policy;
+use crate::usual::UsualRelays;
 
 /// Everything the handlers share.
 pub(crate) struct Daemon {
@@ -47,6 +48,8 @@ pub(crate) struct Daemon {
     pub(crate) host_keys: Mutex<Arc<[SshPublicKey]>>,
     /// Refusals of this minute to people whose requests are not believed.
     pub(crate) doubts: Mutex<(Instant, u32)>,
+    /// Relays that are dialled before it is known who asks.
+    pub(crate) usual: UsualRelays,
     /// Sessions that run.
     pub(crate) live: Arc<Live>,
     /// Who came in, to what.
@@ -123,6 +126,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         known: KnownKeys::new(places, config.strict_pins),
         host_keys: Mutex::new(Arc::default()),
         doubts: Mutex::new((Instant::now(), 0)),
+        usual: UsualRelays::default(),
         live: Arc::default(),
         journal: Journal::standard(&format!("sshnpd.{}{}", config.device, config.at_sign)),
         config,

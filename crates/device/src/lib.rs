@@ -17,6 +17,7 @@ mod records;
 mod sealed;
 mod sessions;
 mod status;
+mod usual;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

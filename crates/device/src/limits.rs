@@ -56,3 +56,5 @@ pub(crate) const STATUS_BYTES: u64 = 1024 * 1024;
 pub(crate) const KEY_FILE_BYTES: u64 = 64 * 1024;
 /// Host keys in a reply, in bytes together: with voucher and the rest they fit into its frame of 8 KiB.
 pub(crate) const HOST_KEYS_BYTES: usize = 4 * 1024;
+/// Relays that are dialled ahead of the answer whether their guest may come in: more than a client offers.
+pub(crate) const USUAL_RELAYS: usize = 8;

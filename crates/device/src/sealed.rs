@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use postern_client::trust::{Believed, OwnIdentity, TrustError, now_ms};
 use postern_identity::{Envelope, Label, Statement, VoucherError};
-use postern_link::sealed::{self, DevicePlan, DialError, Ended, RelayAddress, Sealed, Ticket, Why};
+use postern_link::sealed::{self, Ahead, DevicePlan, DialError, Ended, RelayAddress, Sealed, Ticket, Why};
 use postern_observe::journal::{Entry, Event};
 use postern_proto::{AtSign, Uuid};
 use postern_rendezvous::{Side, TicketTo};
@@ -54,10 +54,11 @@ impl Daemon {
         let doubted = |error: &dyn std::fmt::Display| No::Doubted(RefusalCode::Identity, error.to_string());
         let claim = envelope.sealed_voucher().map_err(|error| doubted(&error))?;
         // Not believed yet; it decides how patient we are, and what we do not say.
-        let epoch = match envelope.claimed::<R>().ok().and_then(|request| request.sealed_request()) {
-            Some(Ok(request)) => request.offer.epoch,
-            _ => 0,
-        };
+        let claimed = envelope.claimed::<R>().ok().and_then(|request| request.sealed_request()?.ok());
+        let epoch = claimed.as_ref().map_or(0, |request| request.offer.epoch);
+        // The way to a relay that is dialled all the time is under way while it is looked up who asks.
+        let usual = claimed.iter().flat_map(addresses).next().filter(|relay| self.usual.contains(relay));
+        let ahead = usual.filter(|_| epoch == 0).map(|relay| Ahead::dial(relay, &self.tasks));
         let (ours, believed) = tokio::join!(
             self.is_ours(envelope, epoch),
             self.known.believe_client(&self.client, &claim, guest.at_sign())
@@ -84,7 +85,7 @@ impl Daemon {
         let admitted = admitted.map_err(|denied| self.denied(guest, id, &denied))?;
         self.remember(&believed)?;
         if admitted.request().offer.epoch == 0 {
-            self.begin_sealed(admitted).await
+            self.begin_sealed(admitted, ahead).await
         } else {
             self.go_on_sealed(admitted).await
         }
@@ -119,7 +120,7 @@ impl Daemon {
         Ok(())
     }
 
-    async fn begin_sealed(self: &Arc<Self>, admitted: Admitted) -> Result<(), No> {
+    async fn begin_sealed(self: &Arc<Self>, admitted: Admitted, ahead: Option<Ahead>) -> Result<(), No> {
         let request = admitted.request();
         let (id, offer) = (request.session_id.clone(), &request.offer);
         let Ok(seat) = Arc::clone(&self.sessions).try_acquire_owned() else {
@@ -155,18 +156,24 @@ impl Daemon {
         };
         let daemon = Arc::clone(self);
         self.tasks.spawn(async move {
-            daemon.run_sealed(&admitted, plan, &ending).await;
+            daemon.run_sealed(&admitted, plan, ahead, &ending).await;
             drop((seat, place));
         });
         Ok(())
     }
 
     /// From the relay to the last byte.
-    async fn run_sealed(&self, admitted: &Admitted, plan: DevicePlan<DeviceEnd>, ending: &Ending) {
+    async fn run_sealed(
+        &self,
+        admitted: &Admitted,
+        plan: DevicePlan<DeviceEnd>,
+        ahead: Option<Ahead>,
+        ending: &Ending,
+    ) {
         let (request, client) = (admitted.request(), admitted.guest().at_sign());
         let id = &request.session_id;
         let stop = plan.stop.clone();
-        let session = match sealed::serve(plan, &self.tasks).await {
+        let session = match sealed::serve_ahead(plan, ahead, &self.tasks).await {
             Ok(session) => session,
             Err(DialError::Stopped) => return,
             Err(error) => {
@@ -175,6 +182,7 @@ impl Daemon {
             }
         };
         self.live.began(id, session.clone());
+        addresses(request).first().into_iter().for_each(|relay| self.usual.remember(relay));
         let (started, facts) = (Instant::now(), session.facts());
         let (key_exchange, cipher) = (facts.key_exchange.as_str(), facts.cipher.as_str());
         tracing::info!(%client, session = %id, key_exchange, cipher, "sealed session started");

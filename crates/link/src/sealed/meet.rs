@@ -4,8 +4,10 @@ use std::io;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use postern_net::tasks::Tasks;
 use postern_net::tls::{self, Trust};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::end::{End, EndFault, Knocking};
@@ -42,10 +44,39 @@ fn trust() -> Result<&'static Trust, String> {
     TRUST.get_or_init(|| Trust::load().map_err(|error| error.to_string())).as_ref().map_err(Clone::clone)
 }
 
+/// A relay that is dialled while a request is still looked at, so that the way there is not waited for afterwards. Nothing is
+/// said on the socket before there is a ticket. Dropped: it is closed.
+pub struct Ahead {
+    relay: RelayAddress,
+    coming: oneshot::Receiver<io::Result<Box<dyn Io>>>,
+}
+
+impl Ahead {
+    /// Begins to dial. To be called for relays only that somebody trusted has named before.
+    #[must_use]
+    pub fn dial(relay: RelayAddress, tasks: &Tasks) -> Self {
+        let (mut tell, coming) = oneshot::channel();
+        let address = relay.clone();
+        drop(tasks.spawn(async move {
+            tokio::select! {
+                biased; // not wanted any more
+                () = tell.closed() => {}
+                dialled = dial_relay(&address) => drop(tell.send(dialled)),
+            }
+        }));
+        Self { relay, coming }
+    }
+}
+
 /// Dials one relay and shows the ticket.
 async fn arrive(relay: &RelayAddress, ticket: String) -> Result<Way, DialError> {
     let unreachable = |error| DialError::Unreachable(relay.clone(), error);
-    let mut socket = dial_relay(relay).await.map_err(unreachable)?;
+    let socket = dial_relay(relay).await.map_err(unreachable)?;
+    show(socket, relay, ticket).await
+}
+
+async fn show(mut socket: Box<dyn Io>, relay: &RelayAddress, ticket: String) -> Result<Way, DialError> {
+    let unreachable = |error| DialError::Unreachable(relay.clone(), error);
     let mut line = ticket.into_bytes();
     if !line.ends_with(b"\n") {
         line.push(b'\n');
@@ -56,9 +87,22 @@ async fn arrive(relay: &RelayAddress, ticket: String) -> Result<Way, DialError> 
 }
 
 /// The device's way: the first relay that can be dialled. Its refusal, if it refuses, comes later.
-pub(crate) async fn to_first(relays: &[RelayAddress], ticket: &Ticket, epoch: u32) -> Result<Way, DialError> {
+pub(crate) async fn to_first(
+    relays: &[RelayAddress],
+    ticket: &Ticket,
+    epoch: u32,
+    mut ahead: Option<Ahead>,
+) -> Result<Way, DialError> {
     let mut last = None;
     for (place, relay) in relays.iter().enumerate() {
+        if let Some(ahead) = ahead.take_if(|ahead| ahead.relay == *relay)
+            && let Ok(Ok(socket)) = ahead.coming.await
+        {
+            let line = ticket(place, epoch).map_err(DialError::Unbelieved)?;
+            if let Ok(way) = show(socket, relay, line).await {
+                return Ok(way);
+            }
+        }
         let line = ticket(place, epoch).map_err(DialError::Unbelieved)?;
         match arrive(relay, line).await {
             Ok(way) => return Ok(way),
@@ -164,5 +208,36 @@ mod tests {
         assert_eq!(parsed(b"!alone"), Some(("alone".into(), String::new())));
         assert_eq!(parsed(b"!x \x1b[2J\r\n"), Some(("x".into(), "?[2J".into())));
         assert_eq!(parsed(b"\x16\x03\x03"), None);
+    }
+
+    #[tokio::test]
+    async fn what_was_dialled_ahead_is_the_way_and_nothing_was_said_on_it_before() {
+        let tasks = Tasks::new();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let relay = |port| RelayAddress { host: "127.0.0.1".into(), port, tls: false };
+        let ticket: Ticket = Box::new(|place, epoch| Ok(format!("ticket:{place}:{epoch}\n")));
+        let ahead = Ahead::dial(relay(port), &tasks);
+        let (mut accepted, _) = listener.accept().await.unwrap();
+        assert_eq!(accepted.try_read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        // It is used where the plan has come to its relay.
+        let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let way = to_first(&[relay(nobody), relay(port)], &ticket, 0, Some(ahead)).await.unwrap();
+        let mut line = [0; 11];
+        accepted.read_exact(&mut line).await.unwrap();
+        assert_eq!(&line, b"ticket:1:0\n");
+        drop(way);
+        assert_eq!(accepted.read(&mut line).await.unwrap(), 0);
+        // One that was not needed is closed; one that came to nothing is dialled again.
+        drop(Ahead::dial(relay(port), &tasks));
+        let lost = Ahead { relay: relay(port), coming: oneshot::channel().1 };
+        let way = to_first(&[relay(port)], &ticket, 0, Some(lost)).await.unwrap();
+        loop {
+            let (mut accepted, _) = listener.accept().await.unwrap();
+            if accepted.read(&mut line).await.unwrap() > 0 {
+                break;
+            }
+        }
+        drop(way);
     }
 }

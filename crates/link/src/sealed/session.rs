@@ -14,7 +14,7 @@ use super::end::{End, Facts, Knocking};
 use super::ended::{Ended, Progress, State, StreamRefused, Why};
 use super::limits::{ORDERS, RESUME_PAUSE, RESUME_TRY};
 use super::local::Local;
-use super::meet::{meet, to_first};
+use super::meet::{Ahead, meet, to_first};
 use super::plan::{AskAgain, Believe, ClientPlan, DevicePlan, DialError, RelayAddress, Target, Ticket, Unbelieved};
 use crate::pump::Carried;
 
@@ -112,11 +112,23 @@ pub async fn dial<K: Knocking + 'static, E: End + 'static>(
 /// # Errors
 /// See [`DialError`].
 pub async fn serve<E: End + 'static>(plan: DevicePlan<E>, tasks: &Tasks) -> Result<Sealed, DialError> {
+    serve_ahead(plan, None, tasks).await
+}
+
+/// The same for a device that has begun to dial a relay of the plan's.
+///
+/// # Errors
+/// See [`DialError`].
+pub async fn serve_ahead<E: End + 'static>(
+    plan: DevicePlan<E>,
+    ahead: Option<Ahead>,
+    tasks: &Tasks,
+) -> Result<Sealed, DialError> {
     let DevicePlan { relays, ticket, end, authorize, ssh, resume, stop } = plan;
     let way = tokio::select! {
         biased;
         () = stop.cancelled() => return Err(DialError::Stopped),
-        way = to_first(&relays, &ticket, 0) => way?,
+        way = to_first(&relays, &ticket, 0, ahead) => way?,
     };
     let connection = Connection { way, end: Box::new(end) };
     let orders = mpsc::channel(ORDERS);
@@ -235,7 +247,7 @@ impl Sealed {
         relays: &[RelayAddress],
         ticket: &Ticket,
     ) -> Result<(), DialError> {
-        let way = to_first(relays, ticket, epoch).await?;
+        let way = to_first(relays, ticket, epoch, None).await?;
         let connection = Connection { way, end: Box::new(end) };
         self.orders.send(Order::Replace(connection, epoch)).await.map_err(|_| DialError::Stopped)
     }
