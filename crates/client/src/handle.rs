@@ -28,7 +28,7 @@ pub(crate) struct Inner {
 
 /// Notifications as they arrive.
 pub struct Inbox {
-    pushes: mpsc::Receiver<Notification>,
+    pub(crate) pushes: mpsc::Receiver<Notification>,
 }
 
 /// How a login that was begun goes.

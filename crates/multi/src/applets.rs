@@ -36,6 +36,13 @@ const APPLETS: &[Applet] = &[
     },
     #[cfg(feature = "clients")]
     Applet {
+        name: "agent",
+        what: "keep logins and sessions warm for connect",
+        main: postern_tunnel::agent_main,
+        command: postern_tunnel::agent_command,
+    },
+    #[cfg(feature = "clients")]
+    Applet {
         name: "hostkeys",
         what: "host keys of a device: ssh's KnownHostsCommand",
         main: postern_tunnel::hostkeys_main,

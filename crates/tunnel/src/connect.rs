@@ -5,20 +5,23 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use postern_client::trust::{KnownKeys, Places};
 use postern_link::ClientSession;
 use postern_link::sealed::{Local, Sealed, Target};
 use postern_net::signals;
 use postern_net::tasks::Tasks;
-use postern_observe::say;
+use postern_observe::{Verbosity, say};
 use postern_session::{Dialect, HostPort, ReplyError};
 use tokio::time::timeout;
 
+use crate::agent::{self, AgentStream, Found, Manner, Wish};
 use crate::connect_cli::{Config, FAILED};
 use crate::hosts::{Destination, HostName, Hosts};
 use crate::legacy::{self, failure};
 use crate::limits::{DRAIN, HALF_CLOSED};
 use crate::refusal::{self, Reason};
 use crate::relay::relay_auth;
+use crate::sealed::Sealing;
 use crate::session::{Common, Wanted, Way, establish, stop_of};
 use crate::stdio::{self, Fate, Stdio};
 use crate::steps::Steps;
@@ -58,6 +61,20 @@ async fn connect(config: &Config) -> Ended {
         port => Wanted::Npt { host: "localhost".to_owned(), port, timeout: Duration::from_secs(30) },
     };
     let common = common(&found, config);
+    if config.agent.unwrap_or(found.agent) == Manner::Auto {
+        let by_agent = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Err(early(Trouble::Interrupted)),
+            found = ask_agent(&common, config, &steps) => found.map_err(early)?,
+        };
+        if let Some(stream) = by_agent {
+            return tokio::select! {
+                biased;
+                () = stop.cancelled() => Err((Trouble::Interrupted, true)),
+                ended = Box::pin(carry_by_agent(stream)) => ended,
+            };
+        }
+    }
     let fate = RefCell::new(Fate::default());
     let local = || {
         let (stdio, its_fate) = Stdio::open().ok().filter(|_| config.port == SSH_PORT)?;
@@ -84,6 +101,58 @@ async fn connect(config: &Config) -> Ended {
     tasks.token().cancel();
     tasks.close_and_wait(DRAIN).await;
     ended
+}
+
+/// The agent serves devices that are known: what is seen for the first time is for the user to see. `None`: we go by
+/// ourselves.
+async fn ask_agent(common: &Common, config: &Config, steps: &Steps) -> Result<Option<AgentStream>, Trouble> {
+    let Sealing { strict_pins, resume, .. } = common.sealing;
+    let known = KnownKeys::new(Places::of_user(), strict_pins);
+    if !known.knows_device(&common.to, &common.device).map_err(Trouble::Pins)? {
+        steps.tell("without the agent: this device is not known yet");
+        return Ok(None);
+    }
+    let wish = Wish {
+        from: common.from.to_string(),
+        to: common.to.to_string(),
+        device: common.device.to_string(),
+        relays: common.relays.iter().map(ToString::to_string).collect(),
+        root: common.root.to_string(),
+        key_file: common.key_file.as_deref().map(std::path::absolute).transpose().map_err(Trouble::Stdio)?,
+        target: (config.port != SSH_PORT).then(|| ("localhost".to_owned(), config.port)),
+        patience: common.ping_timeout,
+        resume,
+        strict: strict_pins,
+        verbose: matches!(config.verbosity, Verbosity::Info | Verbosity::Debug),
+    };
+    match steps.follow("by the agent", 0, 0, agent::stream(&wish)).await? {
+        Found::Stream(stream) => {
+            let session = if stream.live { "a live session" } else { "a new session, on its login" };
+            steps.tell(&format!("by the agent: {session}"));
+            if wish.verbose {
+                stream.told.iter().for_each(say);
+            }
+            steps.report();
+            Ok(Some(stream))
+        }
+        Found::Alone(why) => {
+            steps.tell(&format!("without the agent: {why}"));
+            Ok(None)
+        }
+    }
+}
+
+async fn carry_by_agent(stream: AgentStream) -> Ended {
+    let AgentStream { data, mut control, .. } = stream;
+    let (stdio, fate) = Stdio::open().map_err(|error| (Trouble::Stdio(error), false))?;
+    let ended = tokio::select! {
+        carried = stdio::carry(stdio, data) => match carried {
+            Ok(()) => control.verdict().await,
+            Err(error) => Err(Trouble::Stdio(error)),
+        },
+        trouble = control.trouble() => Err(trouble),
+    };
+    ended.map_err(|trouble| (trouble, fate.flowed()))
 }
 
 async fn carry_sealed(session: Sealed, wanted: &Wanted, fate: Fate) -> Ended {
@@ -137,12 +206,14 @@ async fn carry(standing: legacy::Standing, wanted: &Wanted, tasks: &Tasks) -> En
             (ours.map_err(|error| (Trouble::LocalPort(0, error), false))?, carrying)
         }
     };
+    let _ = ours.set_nodelay(true);
+    let (stdio, _) = Stdio::open().map_err(|error| (Trouble::Stdio(error), true))?;
     let stop = stop_of(tasks);
     tokio::select! {
         biased;
         () = stop.cancelled() => Err((Trouble::Interrupted, true)),
         Some(text) = failure(&mut late) => Err((Trouble::Reply(ReplyError::Refused(text)), true)),
-        carried = stdio::carry(ours) => {
+        carried = stdio::carry(stdio, ours) => {
             carrying.abort();
             carried.map_err(|error| (Trouble::Stdio(error), true))
         }
@@ -150,7 +221,7 @@ async fn carry(standing: legacy::Standing, wanted: &Wanted, tasks: &Tasks) -> En
 }
 
 fn common(found: &Destination, config: &Config) -> Common {
-    let Destination { from, to, device, relays, root, key_file, patience, least } = found.clone();
+    let Destination { from, to, device, relays, root, key_file, patience, least, agent: _ } = found.clone();
     Common {
         from,
         to,

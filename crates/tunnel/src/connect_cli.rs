@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use postern_observe::{Verbosity, print};
 
+use crate::agent::Manner;
 use crate::host_keys;
 use crate::hosts::Hosts;
 use crate::seal_cli::SealFlags;
@@ -37,6 +38,10 @@ struct ConnectFlags {
     /// Log every decision.
     #[arg(long)]
     debug: bool,
+    /// Let the agent keep login and session warm for the next connection (`postern agent`): auto starts it, off goes without
+    /// [default: what the configuration file says of agent, else off].
+    #[arg(long, value_name = "MANNER")]
+    agent: Option<Manner>,
     #[command(flatten)]
     seal: SealFlags,
     /// The device.
@@ -68,6 +73,7 @@ pub(crate) struct Config {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) seal: SealFlags,
+    pub(crate) agent: Option<Manner>,
 }
 
 /// As ssh's own: something went wrong on the way.
@@ -96,6 +102,7 @@ pub(crate) fn read(args: Vec<OsString>) -> Result<Config, ExitCode> {
         host: flags.host,
         port: flags.port,
         seal: flags.seal,
+        agent: flags.agent,
     })
 }
 

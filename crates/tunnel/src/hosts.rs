@@ -22,6 +22,7 @@ use postern_session::{BadDeviceName, DeviceName, parse_span};
 use serde::Deserialize;
 use std::time::Duration;
 
+use crate::agent::Manner;
 use crate::limits::{HOST_KEY_BYTES, HOST_NAME_BYTES, PATIENCE};
 use crate::relay::relays;
 use crate::sealed::Least;
@@ -58,6 +59,7 @@ struct Entry {
     host_keys: Vec<String>,
     patience: Option<Duration>,
     least: Option<Least>,
+    agent: Option<Manner>,
 }
 
 /// What a host name means.
@@ -72,6 +74,8 @@ pub(crate) struct Destination {
     pub(crate) patience: Duration,
     /// What the file says of the least that will do.
     pub(crate) least: Option<Least>,
+    /// Whether the agent is asked.
+    pub(crate) agent: Manner,
 }
 
 /// Why a name or a file means nothing.
@@ -99,6 +103,7 @@ struct File {
     key_file: Option<PathBuf>,
     patience: Option<String>,
     min_security: Option<Least>,
+    agent: Option<Manner>,
     hosts: BTreeMap<String, Lines>,
 }
 
@@ -115,6 +120,7 @@ struct Lines {
     host_keys: Vec<String>,
     patience: Option<String>,
     min_security: Option<Least>,
+    agent: Option<Manner>,
 }
 
 impl HostName {
@@ -160,8 +166,9 @@ impl Hosts {
     }
 
     fn check(file: File) -> Result<Self, String> {
-        let File { from, to, relay, root, key_file, patience, min_security, hosts } = file;
-        let common = Lines { from, to, relay, root, key_file, patience, min_security, ..Lines::default() }.check()?;
+        let File { from, to, relay, root, key_file, patience, min_security, agent, hosts } = file;
+        let common =
+            Lines { from, to, relay, root, key_file, patience, min_security, agent, ..Lines::default() }.check()?;
         let mut checked = BTreeMap::new();
         for (name, lines) in hosts {
             let host = HostName::parse(&name).map_err(|error| error.to_string())?;
@@ -207,6 +214,7 @@ impl Hosts {
         let key_file = entry.and_then(|e| e.key_file.clone()).or_else(|| self.common.key_file.clone().filter(|_| same));
         let patience = entry.and_then(|e| e.patience).or(self.common.patience).unwrap_or(PATIENCE);
         let least = entry.and_then(|e| e.least).or(self.common.least);
+        let agent = entry.and_then(|e| e.agent).or(self.common.agent).unwrap_or_default();
         Ok(Destination {
             from,
             to,
@@ -219,6 +227,7 @@ impl Hosts {
             key_file,
             patience,
             least,
+            agent,
         })
     }
 
@@ -245,7 +254,7 @@ impl Lines {
         let at_sign = |name: &str, text: Option<String>| {
             text.map(|text| AtSign::parse(&text).map_err(|error| format!("{name} {text:?}: {error}"))).transpose()
         };
-        let Self { from, to, device, relay, root, key_file, user, host_keys, patience, min_security } = self;
+        let Self { from, to, device, relay, root, key_file, user, host_keys, patience, min_security, agent } = self;
         if let Some(user) = user.as_deref().filter(|user| !is_user_name(user)) {
             return Err(format!("user {user:?} is no user name"));
         }
@@ -266,6 +275,7 @@ impl Lines {
                 .transpose()
                 .map_err(|error| format!("patience: {error}"))?,
             least: min_security,
+            agent,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The clients: `sshnp` runs ssh into a device, `npt` brings one of its ports here, `connect` serves ssh, scp, git and Ansible
 //! as their ProxyCommand.
 
+mod agent;
 mod arrival;
 mod choose;
 mod connect;
@@ -64,6 +65,11 @@ pub fn connect_main(args: Vec<OsString>) -> ExitCode {
     }
 }
 
+/// Runs `agent` with its arguments, the program name first.
+pub fn agent_main(args: Vec<OsString>) -> ExitCode {
+    agent::main(args)
+}
+
 /// Runs `hostkeys` with its arguments, the program name first.
 pub fn hostkeys_main(args: Vec<OsString>) -> ExitCode {
     connect_cli::hostkeys(args)
@@ -120,4 +126,9 @@ pub fn hostkeys_command() -> clap::Command {
 /// The command line, for completions.
 pub fn ssh_config_command() -> clap::Command {
     ssh_config::command()
+}
+
+/// The command line, for completions.
+pub fn agent_command() -> clap::Command {
+    agent::command()
 }

@@ -97,12 +97,11 @@ impl AsyncWrite for Stdio {
     }
 }
 
-/// Carries standard input to `socket` and back until both directions have ended. The end of one is passed on; when the
+/// Carries `stdio` to `socket` and back until both directions have ended. The end of one is passed on; when the
 /// peer has ended its direction, ours may go on for [`HALF_CLOSED`].
-pub(crate) async fn carry(socket: TcpStream) -> io::Result<()> {
-    let _ = socket.set_nodelay(true);
-    let (mut from_peer, mut to_peer) = socket.into_split();
-    let (mut stdin, mut stdout) = tokio::io::split(Stdio::open()?.0);
+pub(crate) async fn carry(stdio: Stdio, socket: impl AsyncRead + AsyncWrite) -> io::Result<()> {
+    let (mut from_peer, mut to_peer) = tokio::io::split(socket);
+    let (mut stdin, mut stdout) = tokio::io::split(stdio);
     let out = async {
         copy(&mut stdin, &mut to_peer).await?;
         to_peer.shutdown().await

@@ -1,6 +1,7 @@
 //! What the user sees while a session is set up.
 
-use std::cell::{Cell, RefCell};
+use std::fmt::Display;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use postern_observe::{Verbosity, say};
@@ -10,9 +11,11 @@ use postern_observe::{Verbosity, say};
 pub(crate) struct Steps {
     started: Instant,
     manner: Manner,
-    done: RefCell<Vec<Done>>,
+    done: Mutex<Vec<Done>>,
     /// Before that nothing that was asked could travel, milliseconds.
-    open_ms: Cell<f64>,
+    open_ms: Mutex<f64>,
+    /// Lines for somebody else's stderr.
+    kept: Option<Mutex<Vec<String>>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,15 +44,32 @@ impl Steps {
             (_, true) => Manner::Quiet,
             _ => Manner::Plain,
         };
-        Self { started: Instant::now(), manner, done: RefCell::default(), open_ms: Cell::default() }
+        Self { started: Instant::now(), manner, done: Mutex::default(), open_ms: Mutex::default(), kept: None }
+    }
+
+    /// The same for a program that is not this one: it gets the lines at the end.
+    pub(crate) fn kept(verbosity: Verbosity) -> Self {
+        Self { kept: Some(Mutex::default()), ..Self::new(true, verbosity) }
+    }
+
+    /// What [`Self::kept`] has kept.
+    pub(crate) fn into_lines(self) -> Vec<String> {
+        self.kept.map(|kept| kept.into_inner().unwrap_or_else(PoisonError::into_inner)).unwrap_or_default()
+    }
+
+    fn say(&self, line: impl Display) {
+        match &self.kept {
+            Some(kept) => lock(kept).push(line.to_string()),
+            None => say(line),
+        }
     }
 
     /// A line of progress.
     pub(crate) fn tell(&self, line: &str) {
         match self.manner {
             Manner::Quiet => {}
-            Manner::Plain => say(line),
-            Manner::Timed => say(format_args!("{:8.1} ms  {line}", self.now_ms())),
+            Manner::Plain => self.say(line),
+            Manner::Timed => self.say(format_args!("{:8.1} ms  {line}", self.now_ms())),
         }
     }
 
@@ -64,14 +84,14 @@ impl Steps {
         let from_ms = self.now_ms();
         let out = work.await;
         // What waited for the atServer to be reached has begun when it was.
-        let from_ms = if messages > 0 { from_ms.max(self.open_ms.get()) } else { from_ms };
-        self.done.borrow_mut().push(Done { what, from_ms, to_ms: self.now_ms(), trips, messages });
+        let from_ms = if messages > 0 { from_ms.max(*lock(&self.open_ms)) } else { from_ms };
+        lock(&self.done).push(Done { what, from_ms, to_ms: self.now_ms(), trips, messages });
         out
     }
 
     /// The atServer is reached: what was to be sent to it travels from now on.
     pub(crate) fn nothing_before_now(&self) {
-        self.open_ms.set(self.now_ms());
+        *lock(&self.open_ms) = self.now_ms();
     }
 
     /// The table of steps and the critical path, for `--verbose`.
@@ -79,11 +99,12 @@ impl Steps {
         if self.manner != Manner::Timed {
             return;
         }
-        say("step                                 from      to   took  round trips  messages");
+        self.say("step                                 from      to   took  round trips  messages");
         let (mut trips, mut messages) = (0, 0);
-        for step in self.done.borrow().iter() {
+        let done = lock(&self.done);
+        for step in done.iter() {
             let Done { what, from_ms, to_ms, .. } = step;
-            say(format_args!(
+            self.say(format_args!(
                 "{what:<32} {from_ms:8.1} {to_ms:7.1} {:6.1}  {:11}  {:8}",
                 to_ms - from_ms,
                 step.trips,
@@ -92,7 +113,7 @@ impl Steps {
             trips += step.trips;
             messages += step.messages;
         }
-        say(format_args!(
+        self.say(format_args!(
             "{:<32} {:8.1} {:7.1} {:6.1}  {trips:11}  {messages:8}",
             "all (steps overlap)",
             0.0,
@@ -100,22 +121,26 @@ impl Steps {
             self.now_ms()
         ));
         let end = self.now_ms();
-        let path = critical_path(&self.done.borrow(), end);
-        say("critical path: what the first byte waited for");
+        let path = critical_path(&done, end);
+        self.say("critical path: what the first byte waited for");
         let (mut trips, mut waited) = (0, 0.0);
         for step in &path {
             let took = step.to_ms - step.from_ms;
-            say(format_args!("{took:8.1} ms  {:>2} round trips  {}", step.trips, step.what));
+            self.say(format_args!("{took:8.1} ms  {:>2} round trips  {}", step.trips, step.what));
             trips += step.trips;
             waited += took;
         }
-        say(format_args!("{:8.1} ms                  work of our own between them", end - waited));
-        say(format_args!("{end:8.1} ms  {trips:>2} round trips  from the start"));
+        self.say(format_args!("{:8.1} ms                  work of our own between them", end - waited));
+        self.say(format_args!("{end:8.1} ms  {trips:>2} round trips  from the start"));
     }
 
     fn now_ms(&self) -> f64 {
         self.started.elapsed().as_secs_f64() * 1000.0
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The chain of steps that ended at `end`: each began when the one before it was done. Of steps side by side it holds the
@@ -185,7 +210,7 @@ mod tests {
             let _ = tell.send(());
         };
         let _ = tokio::join!(asked, dialled, reached);
-        let done = steps.done.borrow();
+        let done = lock(&steps.done);
         let from = |what| done.iter().find(|step| step.what == what).map(|step| step.from_ms).unwrap_or(-1.0);
         assert!(from("asked") >= 5.0 && from("dialled") < 5.0, "{done:?}");
     }

@@ -49,6 +49,12 @@ pub(crate) enum Trouble {
     Crypto,
     Detach(io::Error),
     Interrupted,
+    /// What the agent said.
+    Agent {
+        why: String,
+        /// Somebody decided against us.
+        refusal: bool,
+    },
     /// The configuration file, or a name that means nothing by it.
     Hosts(BadHosts),
     /// Our own standard streams.
@@ -86,7 +92,7 @@ impl Trouble {
                 matches!(code, RefusalCode::NotPermitted | RefusalCode::Identity | RefusalCode::Pin)
             }
             Self::Stream(StreamRefused::Refused(code, _)) => *code == StreamRefusal::NotPermitted,
-            Self::WouldDowngrade(..) => true,
+            Self::WouldDowngrade(..) | Self::Agent { refusal: true, .. } => true,
             _ => false,
         }
     }
@@ -144,6 +150,7 @@ impl fmt::Display for Trouble {
             Self::Detach(error) => write!(f, "cannot go to the background: {error}"),
             Self::Hosts(error) => error.fmt(f),
             Self::Stdio(error) => write!(f, "standard input or output: {error}"),
+            Self::Agent { why, .. } => f.write_str(why),
             Self::Interrupted => f.write_str("interrupted"),
             Self::Pins(error) => error.fmt(f),
             Self::Sealed(error @ DialError::Unreachable(..)) => {
