@@ -2,6 +2,7 @@
 //! one run on one machine. See `docs/benchmarks.md`.
 
 mod bulk;
+mod connect;
 mod cpu;
 mod crowd;
 mod fleet;
@@ -31,6 +32,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::bulk::{Floor, FloorRelay, Tunnel};
+use crate::connect::{ConnectWay, Warmth};
 use crate::cpu::Accounts;
 use crate::floor::Cipher;
 use crate::host::Site;
@@ -284,7 +286,9 @@ fn ways(kit: &Result<Rc<SshKit>, String>) -> Vec<Box<dyn setup::Way>> {
     let product =
         [None, Some("5.6")].map(|dialect| Box::new(PosternWay { kit: kit.clone(), dialect }) as Box<dyn setup::Way>);
     let recipes = recipes.into_iter().map(|recipe| Box::new((recipe, kit.clone())) as Box<dyn setup::Way>);
-    product.into_iter().chain(recipes).collect()
+    let connect = [Warmth::Cold, Warmth::Login, Warmth::Session]
+        .map(|warmth| Box::new(ConnectWay { kit: kit.clone(), warmth }) as Box<dyn setup::Way>);
+    product.into_iter().chain(connect).chain(recipes).collect()
 }
 
 fn print(report: &Report) {

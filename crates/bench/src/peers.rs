@@ -106,7 +106,8 @@ impl SshKit {
         Ok(path)
     }
 
-    fn ssh(&self, host: &Host, config: &Path) -> Spawn<'static> {
+    /// `ssh` at this host with this configuration.
+    pub(crate) fn ssh(&self, host: &Host, config: &Path) -> Spawn<'static> {
         Spawn::new("ssh").args(["-F"]).args([config]).netns(host.netns.clone()).log(self.dir.join("ssh.log"))
     }
 }

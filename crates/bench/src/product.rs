@@ -24,8 +24,8 @@ pub(crate) const NAME: &str = "postern";
 
 pub(crate) const CLIENT: &str = "@client";
 pub(crate) const DEVICE: &str = "@device";
-const RELAY: &str = "@relay";
-const DEVICE_NAME: &str = "gateway";
+pub(crate) const RELAY: &str = "@relay";
+pub(crate) const DEVICE_NAME: &str = "gateway";
 /// Where sshnp tells ssh to look the device's host key up.
 const HOST_KEY_ALIAS: &str = "gateway.device.noports";
 
@@ -122,6 +122,19 @@ impl House {
         self.dir.join(at_sign).join("keys.atKeys")
     }
 
+    /// Where the programs of an atSign are at home.
+    pub(crate) fn home(&self, at_sign: &str) -> PathBuf {
+        self.dir.join(at_sign)
+    }
+
+    /// The client's ssh with this ProxyCommand of ours, as a line of its configuration.
+    pub(crate) fn proxy_line(&self, words: &str) -> String {
+        let (program, home) = (self.program.display(), self.home(CLIENT));
+        let (home, ca) = (home.display(), self.ca_file());
+        let ca = ca.display();
+        format!("ProxyCommand env HOME={home} XDG_RUNTIME_DIR={home} POSTERN_CA_FILE={ca} {program} {words}")
+    }
+
     fn log(&self, piece: &str) -> PathBuf {
         self.dir.join(piece).with_extension("log")
     }
@@ -133,6 +146,7 @@ impl House {
             .env("HOME", self.dir.join(at_sign))
             .env("POSTERN_CA_FILE", self.server_dir().join("ca.pem"))
             .env("USER", user_name())
+            .env("XDG_RUNTIME_DIR", self.home(at_sign))
             .netns(host.netns.clone())
     }
 
@@ -212,6 +226,11 @@ impl House {
         Ok(())
     }
 
+    /// A program of the client's.
+    pub(crate) fn client_program(&self, host: &Host, words: &[&str]) -> Spawn<'static> {
+        self.postern(host, CLIENT, words).log(self.log("client"))
+    }
+
     /// A client program towards the device, with what both take.
     fn client(&self, host: &Host, name: &str) -> Spawn<'static> {
         self.postern(host, CLIENT, &[name, "-f", CLIENT, "-t", DEVICE, "-d", DEVICE_NAME])
@@ -264,6 +283,15 @@ impl DeviceSsh {
             _process: kit.sshd(&inside, "device", port, &account)?,
             _account: account,
         })
+    }
+}
+
+impl DeviceSsh {
+    /// The configuration of an ssh that goes by our ProxyCommand.
+    pub(crate) fn proxied(&self, kit: &SshKit, house: &House, words: &str) -> anyhow::Result<PathBuf> {
+        let line = house.proxy_line(words);
+        let host = format!("Host {DEVICE_NAME}\n  HostKeyAlias {HOST_KEY_ALIAS}\n  {line}\n");
+        kit.config("config-connect", &host)
     }
 }
 
