@@ -14,7 +14,7 @@ use crate::host_keys::make_private_dir;
 pub(crate) struct Place(PathBuf);
 
 /// Variables by which one program would do something else than another of the same user.
-const SURROUNDINGS: [&str; 9] = [
+const SURROUNDINGS: [&str; 15] = [
     "HOME",
     "XDG_CONFIG_HOME",
     "XDG_STATE_HOME",
@@ -24,6 +24,12 @@ const SURROUNDINGS: [&str; 9] = [
     "POSTERN_STRICT_PINS",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "no_proxy",
+    "NO_PROXY",
 ];
 
 /// A digest of this build and of the variables that count: an agent serves those programs alone that would have done the
