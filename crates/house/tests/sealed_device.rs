@@ -10,7 +10,7 @@ use postern_house::in_house;
 use postern_link::sealed::{Local, State, StreamRefused, Target, Why};
 use postern_net::tasks::Tasks;
 use postern_session::{HostPort, RefusalCode};
-use postern_testkit::{Listener, ListenerWatch, Options, Piece, Place, World, say};
+use postern_testkit::{Listener, ListenerWatch, Memory, Options, Piece, Place, World, say};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -222,6 +222,41 @@ fn an_idle_npt_session_ends_when_the_client_said() -> anyhow::Result<()> {
             let (_, session) = caller.session(&wish, None).await?;
             let ended = within(session.ended()).await?;
             ensure!(matches!(&ended.why, Why::ClosedByPeer(why) if why.contains("no connection")), "{ended:?}");
+            anyhow::Ok(())
+        })
+    })
+}
+
+/// What a gateway with little memory has to find for sealed sessions.
+#[test]
+fn sealed_sessions_cost_little_memory() -> anyhow::Result<()> {
+    const SESSIONS: usize = 10;
+    in_house(Options::default(), |world| {
+        let daemon = world.piece(Piece::Device)?.id();
+        let resident = || anyhow::Ok(Memory::of(daemon)?.resident);
+        let idle = resident()?;
+        runtime()?.block_on(async {
+            let tasks = Tasks::new();
+            let relay = TicketRelay::start(&tasks).await?;
+            let caller = Caller::connect(world, World::CLIENT, state(world)).await?;
+            let wish = Wish { ssh: true, resume: Duration::from_secs(60), ..wish(&relay)? };
+            let (mut figures, mut programs, mut sessions) = (vec![idle], Vec::new(), Vec::new());
+            for n in 1..=SESSIONS {
+                let (mut program, local) = tokio::io::duplex(64 * 1024);
+                sessions.push(caller.session(&wish, Some(Local::new(local))).await?);
+                program.write_all(b"SSH-2.0-test\r\n").await?;
+                within(program.read_exact(&mut [0; 200])).await??;
+                programs.push(program);
+                if n == 1 || n == SESSIONS {
+                    figures.push(resident()?);
+                }
+            }
+            say(format_args!(
+                "the daemon's resident memory idle, with 1 and {SESSIONS} sealed sessions: {figures:?} KiB"
+            ));
+            let each = figures[2].saturating_sub(figures[1]) / (SESSIONS as u64 - 1);
+            ensure!(each <= 512, "{each} KiB for each further session: {figures:?}");
+            ensure!(figures[2] <= 20 * 1024, "{figures:?}");
             anyhow::Ok(())
         })
     })
