@@ -1,7 +1,9 @@
 //! What a sealed session may dial: decided for each connection, on the addresses that are then dialled.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 
+use postern_link::Carried;
 use postern_link::sealed::{Authorize, Future, Refusal, Target};
 use postern_net::tcp::{connect_first, resolve};
 use postern_observe::journal::{Entry, Event};
@@ -18,36 +20,57 @@ use crate::limits::TARGET;
 pub(crate) struct Reach {
     pub(crate) daemon: Arc<Daemon>,
     pub(crate) id: Uuid,
+    /// As the session began.
+    pub(crate) guest: Guest,
 }
 
 impl Authorize for Reach {
     fn dial<'a>(&'a self, target: &'a Target) -> Future<'a, Result<TcpStream, Refusal>> {
         Box::pin(async move {
-            let target = match target {
-                Target::Ssh => HostPort::localhost(self.daemon.config.sshd_port),
-                Target::HostPort(HostPort { host, port }) => HostPort { host: host.to_lowercase(), port: *port },
-            };
+            let named = self.named(target);
             // As it is now: what policy or the list of managers says may have changed since the session began.
             let Some(guest) = self.daemon.live.guest(&self.id) else {
                 return Err(no(RefusalCode::NotPermitted, "the session is over"));
             };
-            let dialled = self.reach(&guest, &target).await;
-            self.daemon.journal.record(Entry {
-                session: Some(self.id.to_string()),
-                who: Some(guest.at_sign().to_string()),
-                target: Some(target.to_string()),
-                address: dialled.as_ref().ok().and_then(|socket| socket.peer_addr().ok()).map(|a| a.to_string()),
-                rule: Some(guest.rule().to_owned()),
-                sealed: Some(true),
-                why: dialled.as_ref().err().map(|refusal| format!("{}: {}", refusal.code, refusal.text)),
-                ..Entry::of(if dialled.is_ok() { Event::Stream } else { Event::Refused })
-            });
+            let dialled = self.reach(&guest, &named).await;
+            if let Err(refusal) = &dialled {
+                let why = Some(format!("{}: {}", refusal.code, refusal.text));
+                self.daemon.journal.record(Entry { why, ..self.entry(Event::Refused, &guest, &named) });
+            }
             dialled
         })
+    }
+
+    fn over(&self, target: &Target, address: Option<SocketAddr>, carried: Carried) {
+        let target = self.named(target);
+        self.daemon.journal.record(Entry {
+            address: address.map(|address| address.to_string()),
+            sent: Some(carried.out),
+            received: Some(carried.back),
+            ..self.entry(Event::Stream, &self.guest, &target)
+        });
     }
 }
 
 impl Reach {
+    fn named(&self, target: &Target) -> HostPort {
+        match target {
+            Target::Ssh => HostPort::localhost(self.daemon.config.sshd_port),
+            Target::HostPort(HostPort { host, port }) => HostPort { host: host.to_lowercase(), port: *port },
+        }
+    }
+
+    fn entry(&self, event: Event, guest: &Guest, target: &HostPort) -> Entry {
+        Entry {
+            session: Some(self.id.to_string()),
+            who: Some(guest.at_sign().to_string()),
+            target: Some(target.to_string()),
+            rule: Some(guest.rule().to_owned()),
+            sealed: Some(true),
+            ..Entry::of(event)
+        }
+    }
+
     /// The name is looked up once, and what was found is checked and dialled.
     async fn reach(&self, guest: &Guest, target: &HostPort) -> Result<TcpStream, Refusal> {
         self.door(|door| door.may_reach(guest, target))?;

@@ -149,7 +149,7 @@ impl Daemon {
             relays: addresses(request),
             ticket: self.tickets(&admitted, voucher),
             end,
-            authorize: Arc::new(Reach { daemon: Arc::clone(self), id: id.clone() }),
+            authorize: Arc::new(Reach { daemon: Arc::clone(self), id: id.clone(), guest: admitted.guest().clone() }),
             ssh: request.is_ssh,
             resume: self.config.resume.min(offer.resume),
             stop: self.tasks.token().child_token(),
@@ -332,7 +332,10 @@ async fn until_over(session: &Sealed, idle: Option<Duration>, ending: &Ending) -
     };
     // What cannot be said in time is cut by whoever owns the session.
     let said = timeout(LAST_WORDS, async {
-        session.close(&why).await;
+        match ending.why() {
+            Some(why) => session.revoke(why).await,
+            None => session.close(&why).await,
+        }
         session.ended().await
     });
     said.await.unwrap_or_else(|_| Ended { why: Why::Closed(why), carried: session.progress().carried })

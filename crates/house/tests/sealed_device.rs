@@ -2,7 +2,7 @@
 
 use std::net::TcpListener as StdListener;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use postern_house::caller::{Caller, TicketRelay, Wish};
@@ -10,7 +10,9 @@ use postern_house::in_house;
 use postern_link::sealed::{Local, State, StreamRefused, Target, Why};
 use postern_net::tasks::Tasks;
 use postern_session::{HostPort, RefusalCode};
-use postern_testkit::{Listener, ListenerWatch, Memory, Options, Piece, Place, World, say};
+use postern_testkit::limits::{COMMAND, SESSION};
+use postern_testkit::{Listener, ListenerWatch, Memory, Options, Piece, Place, World, run, say};
+use serde_json::Value as Json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -85,11 +87,30 @@ fn an_ssh_session_is_sealed_and_goes_on_after_the_relay_is_cut() -> anyhow::Resu
         world.piece(Piece::Device)?.wait_for_line(LONG, |line| line.contains("sealed session goes on"))?;
         world.piece(Piece::Device)?.wait_for_line(LONG, |line| line.contains("sealed session ended"))?;
         let journal = world.home_of(World::DEVICE).join(".local/state/postern/journal/sshnpd.gateway@device.jsonl");
-        let text = std::fs::read_to_string(&journal).with_context(|| journal.display().to_string())?;
-        for event in ["began", "resumed", "stream"] {
-            ensure!(text.contains(&format!(r#""event":"{event}""#)), "no {event:?} in the journal: {text}");
+        // Its writer does not make sessions wait for the disk.
+        let start = Instant::now();
+        let text = loop {
+            let text = std::fs::read_to_string(&journal).unwrap_or_default();
+            if text.contains(r#""event":"ended""#) || start.elapsed() > LONG {
+                break text;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        let events = text.lines().map(serde_json::from_str).collect::<Result<Vec<Json>, _>>()?;
+        let of = |event: &str| {
+            events
+                .iter()
+                .find(|line| line["event"] == event)
+                .with_context(|| format!("no {event:?} in the journal: {text}"))
+        };
+        for event in ["began", "resumed", "stream", "ended"] {
+            let line = of(event)?;
+            ensure!(line["who"] == "@client" && line["sealed"] == true && line["rule"] == "manager", "{line}");
         }
-        ensure!(text.contains(r#""sealed":true"#) && text.contains(r#""rule":"manager""#), "{text}");
+        let stream = of("stream")?;
+        let target = format!("localhost:{}", world.ssh_port());
+        ensure!(stream["target"] == target.as_str() && stream["address"].is_string(), "{stream}");
+        ensure!(stream["received"].as_u64() > Some(70) && stream["sent"].as_u64() > Some(200), "{stream}");
         let (_, seen) = watch.finish()?;
         // The test's own relay listens; the daemon and what it dials do not.
         ensure!(seen.difference(&before).count() <= 1, "{seen:?}");
@@ -224,6 +245,61 @@ fn an_idle_npt_session_ends_when_the_client_said() -> anyhow::Result<()> {
             ensure!(matches!(&ended.why, Why::ClosedByPeer(why) if why.contains("no connection")), "{ended:?}");
             anyhow::Ok(())
         })
+    })
+}
+
+/// A person's word on the device counts more than what any server shows, in sessions of 2024 too.
+#[test]
+fn a_device_believes_its_pins_and_not_the_directory() -> anyhow::Result<()> {
+    const OTHER: &str = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU";
+    let device_words = ["--strict-pins", "--min-security", "sealed"].map(str::to_owned).to_vec();
+    in_house(Options { device_words, ..Options::default() }, |world| {
+        let pin = |words: &[&str]| {
+            let mut command = world.postern(World::DEVICE);
+            command.arg("pin").args(words);
+            run(command, COMMAND)?.success()
+        };
+        let older = |device: &str| {
+            let mut older = world.sshnp();
+            older.args(["-d", device, "--dialect", "5.11", "--", "true"]);
+            run(older, SESSION)
+        };
+        let refused = older(World::DEVICE_NAME)?.exited(1)?;
+        ensure!(refused.stderr.contains("serves sealed sessions alone"), "{}", refused.stderr);
+        runtime()?.block_on(async {
+            let tasks = Tasks::new();
+            let relay = TicketRelay::start(&tasks).await?;
+            let mut caller = Caller::connect(world, World::CLIENT, state(world)).await?;
+            let wish = wish(&relay)?;
+            let request = caller.request(&wish, |_| ())?;
+            caller.send(&request).await?;
+            let (code, message) = caller.refusal(&request).await?;
+            ensure!(code == RefusalCode::Pin && message.contains("was not given in advance"), "{code}: {message}");
+            let shown = message.rsplit(' ').next().context("no fingerprint")?;
+            pin(&["accept", World::CLIENT, shown])?;
+            let (_, session) = caller.session(&wish, None).await?;
+            session.close("done").await;
+
+            pin(&["accept", World::CLIENT, OTHER])?;
+            let request = caller.request(&wish, |_| ())?;
+            caller.send(&request).await?;
+            let (code, message) = caller.refusal(&request).await?;
+            ensure!(
+                code == RefusalCode::Pin && message.contains("the key of @client has changed"),
+                "{code}: {message}"
+            );
+            ensure!(message.contains(OTHER) && message.contains(shown), "not both fingerprints: {message}");
+            anyhow::Ok(())
+        })?;
+        // A device that serves them does not believe another key in a session of 2024 either.
+        let mut legacy = world.sshnpd("legacy");
+        legacy.arg("-s");
+        let _legacy = world.start_daemon(legacy)?;
+        let refused = older("legacy")?.exited(1)?;
+        ensure!(refused.stderr.contains("the key of @client has changed"), "{}", refused.stderr);
+        pin(&["remove", World::CLIENT])?;
+        older("legacy")?.success()?;
+        Ok(())
     })
 }
 

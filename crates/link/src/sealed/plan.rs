@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::end::{End, EndFault, Knocking};
 use super::local::Local;
+use crate::pump::Carried;
 
 /// A future in a box, as the closures below return them.
 pub type Future<'a, T> = Pin<Box<dyn std::future::Future<Output = T> + Send + 'a>>;
@@ -110,6 +112,11 @@ pub struct DevicePlan<E: End> {
 pub trait Authorize: Send + Sync {
     /// Called once for each stream. The returned socket is what the stream is joined with.
     fn dial<'a>(&'a self, target: &'a Target) -> Future<'a, Result<TcpStream, Refusal>>;
+
+    /// A stream that was dialled is over, for the books. `address`: what was dialled.
+    fn over(&self, target: &Target, address: Option<SocketAddr>, carried: Carried) {
+        let _ = (target, address, carried);
+    }
 }
 
 /// Why the device does not open a stream: what the client is told.

@@ -271,6 +271,11 @@ impl Sealed {
         let _ = self.orders.send(Order::Close(why.to_owned())).await;
     }
 
+    /// Device: closes the session because the client is no longer permitted what it does. `why` is told to it.
+    pub async fn revoke(&self, why: &str) {
+        let _ = self.orders.send(Order::Revoke(why.to_owned())).await;
+    }
+
     /// Waits until the session is over. Can be called by many, and late.
     pub async fn ended(&self) -> Ended {
         let mut ended = self.shared.ended.subscribe();

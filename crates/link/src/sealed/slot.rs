@@ -34,6 +34,16 @@ pub(crate) struct Slot {
     pub(crate) carried: Carried,
     pub(crate) done: Option<Done>,
     pub(crate) answer: Option<Answer>,
+    /// Told what was carried, however the stream ends.
+    report: Option<oneshot::Sender<Carried>>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(report) = self.report.take() {
+            let _ = report.send(self.carried);
+        }
+    }
 }
 
 impl Slot {
@@ -50,7 +60,13 @@ impl Slot {
             carried: Carried::default(),
             done: None,
             answer: None,
+            report: None,
         }
+    }
+
+    /// Whom to tell what was carried, however the stream ends.
+    pub(crate) fn over_with(&mut self, report: oneshot::Sender<Carried>) {
+        self.report = Some(report);
     }
 
     pub(crate) fn attach(&mut self, io: Box<dyn Io>) {

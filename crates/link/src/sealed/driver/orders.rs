@@ -6,9 +6,11 @@ use std::task::{Context, Poll};
 
 use postern_streams::StreamId;
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
-use super::way::{DONE, STOPPING};
+use super::way::{DONE, REVOKED, STOPPING};
 use super::{Connection, Driver, Part};
+use crate::pump::Carried;
 use crate::sealed::ended::{StreamRefused, Why};
 use crate::sealed::local::Io;
 use crate::sealed::plan::{Refusal, Target};
@@ -18,9 +20,10 @@ use crate::sealed::slot::{Answer, Done};
 pub(crate) enum Order {
     Open { target: Target, io: Option<Box<dyn Io>>, answer: Answer, done: Done },
     Attach { stream: StreamId, io: Box<dyn Io> },
-    Dialled { stream: StreamId, outcome: Result<TcpStream, Refusal> },
+    Dialled { stream: StreamId, outcome: Result<TcpStream, Refusal>, over: oneshot::Sender<Carried> },
     Replace(Connection, u32),
     Close(String),
+    Revoke(String),
 }
 
 impl Driver {
@@ -46,9 +49,10 @@ impl Driver {
                         self.write_local(stream);
                     }
                 }
-                Order::Dialled { stream, outcome } => self.dialled(stream, outcome),
+                Order::Dialled { stream, outcome, over } => self.dialled(stream, outcome, over),
                 Order::Replace(connection, epoch) => self.replace(connection, epoch),
                 Order::Close(why) => self.leave(Why::Closed(why), DONE),
+                Order::Revoke(why) => self.leave(Why::Closed(why), REVOKED),
             }
         }
         busy
@@ -85,18 +89,33 @@ impl Driver {
                 () = stop.cancelled() => return,
                 outcome = authorize.dial(&target) => outcome,
             };
-            let _ = orders.send(Order::Dialled { stream, outcome }).await;
+            let address = outcome.as_ref().ok().and_then(|socket| socket.peer_addr().ok());
+            let (over, carried) = oneshot::channel();
+            let told = orders.send(Order::Dialled { stream, outcome, over }).await;
+            drop(orders);
+            if told.is_ok()
+                && let Ok(carried) = carried.await
+            {
+                authorize.over(&target, address, carried);
+            }
         }));
     }
 
-    pub(super) fn dialled(&mut self, stream: StreamId, outcome: Result<TcpStream, Refusal>) {
+    pub(super) fn dialled(
+        &mut self,
+        stream: StreamId,
+        outcome: Result<TcpStream, Refusal>,
+        over: oneshot::Sender<Carried>,
+    ) {
         match outcome {
             Ok(socket) => {
                 if !self.streams.accept(stream) {
                     return;
                 }
                 let _ = postern_net::tcp::tune(&socket);
-                self.slot(stream).attach(Box::new(socket));
+                let slot = self.slot(stream);
+                slot.attach(Box::new(socket));
+                slot.over_with(over);
                 self.streams.ready(stream);
                 self.write_local(stream);
             }

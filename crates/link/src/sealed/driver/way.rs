@@ -60,6 +60,7 @@ pub(super) struct Leaving {
 pub(super) const DONE: u16 = 0;
 pub(super) const BROKEN: u16 = 1;
 pub(super) const STOPPING: u16 = 2;
+pub(super) const REVOKED: u16 = 3;
 
 impl Driver {
     pub(super) fn replace(&mut self, connection: Connection, epoch: u32) {
