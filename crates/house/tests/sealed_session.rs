@@ -1,12 +1,13 @@
 //! Sealed sessions between real programs: what becomes sealed by itself, what the second time costs, and that nothing
 //! lesser is taken afterwards.
 
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use postern_house::in_house;
 use postern_testkit::limits::SESSION;
-use postern_testkit::{Options, Output, World, run};
+use postern_testkit::{Options, Output, Piece, Process, World, run};
 
 /// How `--verbose` begins the line that tells of the seal.
 const SEALED: &str = "sealed session: X25519MLKEM768, TLS13_";
@@ -108,6 +109,150 @@ fn a_changed_device_key_is_refused_with_both_fingerprints() -> anyhow::Result<()
         ensure!(words.contains("the key of gateway@device has changed") && words.contains(other), "{words}");
         ensure!(words.contains("postern pin accept gateway@device SHA256:"), "{words}");
         ensure!(std::fs::read_to_string(&file)? == changed, "the pins were touched");
+        Ok(())
+    })
+}
+
+/// Configuration of the clients that names no host key, and ssh with the block that `postern ssh-config` writes.
+fn ssh_over_connect(world: &World) -> anyhow::Result<impl Fn(&World, &str) -> Command + use<>> {
+    let config = world.home_of(World::CLIENT).join("config.yaml");
+    let yaml = format!(
+        "from: \"{}\"\nto: \"{}\"\nrelay: \"{}\"\nroot: {}\nkey-file: {}\nhosts:\n  {}: {{}}\n",
+        World::CLIENT,
+        World::DEVICE,
+        World::RELAY,
+        world.root(),
+        world.key_file(World::CLIENT).display(),
+        World::DEVICE_NAME
+    );
+    std::fs::write(&config, yaml)?;
+    let mut block = world.postern(World::CLIENT);
+    block.args(["ssh-config", "--config"]).arg(&config);
+    let block = run(block, SESSION)?.success()?.text();
+    let file = world.home_of(World::CLIENT).join("postern.conf");
+    std::fs::write(&file, format!("{block}\n"))?;
+    Ok(move |world: &World, program: &str| {
+        let mut command = world.places().client.command(program);
+        command.env("HOME", world.home_of(World::CLIENT)).env("POSTERN_CA_FILE", world.ca_file());
+        for folder in ["XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "SSH_AUTH_SOCK"] {
+            command.env_remove(folder);
+        }
+        command.arg("-F").arg(&file).arg("-i").arg(world.identity());
+        command.args(["-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-o", "ControlMaster=no"]);
+        command.args(["-o", "ControlPath=none"]);
+        command
+    })
+}
+
+fn postern_with_config(world: &World, words: &[&str]) -> Command {
+    let mut command = world.postern(World::CLIENT);
+    command.arg(words[0]).arg("--config").arg(world.home_of(World::CLIENT).join("config.yaml")).args(&words[1..]);
+    command
+}
+
+#[test]
+fn ssh_takes_the_host_key_that_the_device_signed_and_asks_nothing() -> anyhow::Result<()> {
+    in_house(Options::default(), |world| {
+        let ssh = ssh_over_connect(world)?;
+        let hostkeys = |world: &World| run(postern_with_config(world, &["hostkeys", "gateway.np"]), SESSION);
+        ensure!(hostkeys(world)?.success()?.text().is_empty(), "a key before any session");
+        for _ in 0..2 {
+            let mut command = ssh(world, "ssh");
+            command.args(["gateway.np", "echo inside; cat; exit 7"]).stdin(Stdio::null());
+            let output = run(command, SESSION)?.exited(7)?;
+            ensure!(output.text().trim() == "inside", "{}", output.stderr);
+        }
+        let own = std::fs::read_to_string(world.dir().join("ssh_host_ed25519_key.pub"))?;
+        let own = own.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+        let told = hostkeys(world)?.success()?.text();
+        ensure!(told.lines().any(|line| line == format!("gateway.np {own}")), "{told}");
+        // Who has had no session yet asks the record.
+        std::fs::remove_dir_all(world.home_of(World::CLIENT).join(".cache/postern/hostkeys"))?;
+        let exported = run(postern_with_config(world, &["known-hosts"]), SESSION)?.success()?;
+        ensure!(exported.text() == told, "{:?} {}", exported.text(), exported.stderr);
+        let nobody = run(postern_with_config(world, &["known-hosts", "nowhere.np"]), SESSION)?.exited(1)?;
+        ensure!(nobody.stderr.contains("publishes no host keys of nowhere"), "{}", nobody.stderr);
+        Ok(())
+    })
+}
+
+#[test]
+fn an_ssh_server_with_another_key_than_the_device_signed_is_refused() -> anyhow::Result<()> {
+    in_house(Options { own_daemon: false, ..Options::default() }, |world| {
+        let wrong = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+        std::fs::write(world.dir().join("ssh_host_ed25519_key.pub"), format!("{wrong}\n"))?;
+        world.start_piece(Piece::Device)?;
+        let ssh = ssh_over_connect(world)?;
+        let mut command = ssh(world, "ssh");
+        command.args(["gateway.np", "echo inside"]).stdin(Stdio::null());
+        let output = run(command, SESSION)?.exited(255)?;
+        ensure!(output.stdout.is_empty() && output.stderr.contains("verification failed"), "{}", output.stderr);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_device_that_is_not_there_is_named_in_ssh_s_own_words() -> anyhow::Result<()> {
+    in_house(Options::default(), |world| {
+        let ssh = ssh_over_connect(world)?;
+        let mut command = ssh(world, "ssh");
+        command.args(["gateway.np", "true"]).stdin(Stdio::null());
+        run(command, SESSION)?.success().context("the first session")?;
+        world.kill_piece(Piece::Device)?;
+        let mut command = ssh(world, "ssh");
+        command.args(["gateway.np", "true"]).stdin(Stdio::null());
+        let output = run(command, SESSION)?.exited(255)?;
+        let words = &output.stderr;
+        ensure!(words.contains("disconnect") && words.contains("No response from the device daemon"), "{words}");
+        ensure!(words.contains("its daemon last wrote of itself at"), "{words}");
+        Ok(())
+    })
+}
+
+fn banner(mut socket: std::net::TcpStream) -> anyhow::Result<String> {
+    socket.set_read_timeout(Some(SESSION))?;
+    let mut bytes = vec![0; 8];
+    socket.read_exact(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[test]
+fn one_session_has_many_local_ports_and_one_for_socks() -> anyhow::Result<()> {
+    in_house(Options::default(), |world| {
+        let mut npt = world.npt(world.ssh_port());
+        npt.args(["-L", &format!("0:localhost:{}", world.ssh_port()), "--socks", "0"]);
+        let mut npt = Process::start(npt)?;
+        let mut ports = Vec::new();
+        for what in [format!(" for localhost:{}", world.ssh_port()), " for SOCKS 5".to_owned()] {
+            let line = npt.wait_for_line(SESSION, |line| line.contains("npt is listening") && line.ends_with(&what))?;
+            let port = line.split("localhost:").nth(1).and_then(|rest| rest.split(' ').next());
+            ports.push(port.context("no port")?.parse::<u16>()?);
+        }
+        let connect = |port: u16| std::net::TcpStream::connect(("127.0.0.1", port));
+        let [direct, socks] = ports[..] else { bail!("{ports:?}") };
+        ensure!(banner(connect(direct)?)? == "SSH-2.0-");
+        // Two at the same time, by a name that only the device resolves.
+        let mut asked = Vec::new();
+        for _ in 0..2 {
+            let mut socket = connect(socks)?;
+            socket.write_all(&[5, 1, 0, 5, 1, 0, 3, 9])?;
+            socket.write_all(b"localhost")?;
+            socket.write_all(&world.ssh_port().to_be_bytes())?;
+            let mut answer = [0; 12];
+            socket.read_exact(&mut answer)?;
+            ensure!(answer == [5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0], "{answer:?}");
+            asked.push(socket);
+        }
+        for socket in asked {
+            ensure!(banner(socket)? == "SSH-2.0-");
+        }
+        let mut socket = connect(socks)?;
+        socket.write_all(&[5, 1, 0, 5, 1, 0, 3, 9])?;
+        socket.write_all(b"localhost\0\x09")?;
+        let mut answer = [0; 4];
+        socket.read_exact(&mut answer)?;
+        ensure!(answer == [5, 0, 5, 2], "a port that is not permitted: {answer:?}");
+        npt.kill();
         Ok(())
     })
 }

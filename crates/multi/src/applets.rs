@@ -50,6 +50,13 @@ const APPLETS: &[Applet] = &[
     },
     #[cfg(feature = "clients")]
     Applet {
+        name: "known-hosts",
+        what: "host keys that devices have signed, for other programs",
+        main: postern_tunnel::known_hosts_main,
+        command: postern_tunnel::known_hosts_command,
+    },
+    #[cfg(feature = "clients")]
+    Applet {
         name: "ssh-config",
         what: "teach ssh the names of devices",
         main: postern_tunnel::ssh_config_main,

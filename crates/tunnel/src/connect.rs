@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::agent::{self, AgentStream, Found, Manner, Wish};
 use crate::connect_cli::{Config, FAILED};
+use crate::host_keys;
 use crate::hosts::{Destination, HostName, Hosts};
 use crate::legacy::{self, failure};
 use crate::limits::{DRAIN, HALF_CLOSED};
@@ -87,7 +88,7 @@ async fn connect(config: &Config) -> Ended {
         standing = Box::pin(establish(&common, &wanted, &local, &steps, &tasks)) => standing.map_err(early)?,
     };
     steps.report();
-    if config.port == SSH_PORT && hosts.host_keys(&host).is_empty() {
+    if config.port == SSH_PORT && host_keys::of_host(&host, &hosts).is_empty() {
         say(format_args!(
             "postern: no ssh host key of {} is known to us, so ssh may refuse it: name it as host-keys in {}",
             host.as_str(),

@@ -1,13 +1,18 @@
 //! Host keys of devices' ssh servers, told to ssh when it asks: `hostkeys` is its `KnownHostsCommand`.
 //!
-//! They are those that the configuration file names. Keys that a device has signed will stand beside them once sessions
-//! carry them.
+//! They are those that the device has signed, in the reply of its last sealed session, and those that the configuration file
+//! names. The former lie in `$XDG_CACHE_HOME/postern/hostkeys/`, written before any byte of ssh's flows.
 
 use std::fs;
-use std::io::{self, Write as _};
-use std::path::Path;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 
-use crate::hosts::{HostName, Hosts};
+use postern_proto::AtSign;
+use postern_session::limits::HOST_KEYS;
+use postern_session::{DeviceName, SshPublicKey};
+
+use crate::hosts::{HostName, Hosts, xdg};
+use crate::limits::HOST_KEY_BYTES;
 
 /// Lines for ssh, under the name it asks for: `gw.np`, or `[gw.np]:2222`. Nothing for names that are not ours.
 pub(crate) fn lines(asked: &str, hosts: &Hosts) -> Vec<String> {
@@ -16,7 +21,57 @@ pub(crate) fn lines(asked: &str, hosts: &Hosts) -> Vec<String> {
         None => Some(asked),
     };
     let Some(host) = inner.and_then(|name| HostName::parse(name).ok()) else { return Vec::new() };
-    hosts.host_keys(&host).iter().map(|key| format!("{asked} {key}")).collect()
+    of_host(&host, hosts).iter().map(|key| format!("{asked} {key}")).collect()
+}
+
+/// What is known of a host: `ssh-ed25519 AAAA…` and the like.
+pub(crate) fn of_host(host: &HostName, hosts: &Hosts) -> Vec<String> {
+    let mut keys = hosts.host_keys(host).to_vec();
+    if let Ok((to, device)) = hosts.device(host) {
+        keys.extend(Cache::usual().find(&to, &device).iter().map(ToString::to_string));
+    }
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
+/// Keeps what a device has signed. What cannot be written is asked of the user by ssh.
+pub(crate) fn store(to: &AtSign, device: &DeviceName, keys: &[SshPublicKey]) {
+    if let Err(error) = Cache::usual().store(to, device, keys) {
+        tracing::warn!(%error, "the device's ssh host keys are not kept, so ssh may refuse it");
+    }
+}
+
+/// One file for each device, one key a line.
+struct Cache(PathBuf);
+
+impl Cache {
+    fn usual() -> Self {
+        Self(xdg("XDG_CACHE_HOME", ".cache").join("hostkeys"))
+    }
+
+    fn file(&self, to: &AtSign, device: &DeviceName) -> PathBuf {
+        self.0.join(format!("{device}{to}"))
+    }
+
+    fn find(&self, to: &AtSign, device: &DeviceName) -> Vec<SshPublicKey> {
+        let mut text = String::new();
+        let limit = u64::try_from(HOST_KEYS * HOST_KEY_BYTES).unwrap_or(u64::MAX);
+        let read = fs::File::open(self.file(to, device)).and_then(|file| file.take(limit).read_to_string(&mut text));
+        if read.is_err() {
+            return Vec::new();
+        }
+        text.lines().filter_map(|line| SshPublicKey::parse(line).ok()).take(HOST_KEYS).collect()
+    }
+
+    fn store(&self, to: &AtSign, device: &DeviceName, keys: &[SshPublicKey]) -> io::Result<()> {
+        if self.find(to, device) == keys {
+            return Ok(());
+        }
+        make_private_dir(&self.0)?;
+        let text: String = keys.iter().map(|key| format!("{key}\n")).collect();
+        write_whole(&self.file(to, device), &text)
+    }
 }
 
 /// A directory for us alone.
@@ -52,6 +107,7 @@ mod tests {
     use super::*;
 
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA";
+    const SIGNED: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJmqGKdB5CmNkCT2cHKP4tdT2o2CSgnaYoM1vQ5kBv2a";
 
     #[test]
     fn ssh_hears_of_devices_that_are_named_and_of_no_others() {
@@ -61,6 +117,14 @@ mod tests {
         let hosts = Hosts::read(Some(&config)).unwrap();
         assert_eq!(lines("gw-17.np", &hosts), [format!("gw-17.np {KEY}")]);
         assert_eq!(lines("[gw-17.np]:2222", &hosts), [format!("[gw-17.np]:2222 {KEY}")]);
+        let cache = Cache(dir.path().join("cache"));
+        let (to, device) = (AtSign::parse("@device").unwrap(), DeviceName::parse("gw-17").unwrap());
+        assert_eq!(cache.find(&to, &device), []);
+        let keys = [SshPublicKey::parse(SIGNED).unwrap()];
+        cache.store(&to, &device, &keys).unwrap();
+        assert_eq!(cache.find(&to, &device), keys);
+        cache.store(&to, &device, &[]).unwrap();
+        assert_eq!(cache.find(&to, &device), []);
         for other in ["gw-18.np", "gw-17.site.np", "", "*", "../x", "[gw-17.np]:x", "[gw-17.np"] {
             assert!(lines(other, &hosts).is_empty(), "{other}");
         }

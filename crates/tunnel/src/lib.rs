@@ -10,8 +10,11 @@ mod detach;
 mod devices;
 mod doors;
 mod env_file;
+mod forward;
 mod host_keys;
 mod hosts;
+mod journal;
+mod known_hosts;
 mod legacy;
 mod limits;
 mod npt;
@@ -22,6 +25,7 @@ mod relay;
 mod seal_cli;
 mod sealed;
 mod session;
+mod socks;
 mod ssh;
 mod ssh_config;
 mod ssh_tunnel;
@@ -75,6 +79,14 @@ pub fn hostkeys_main(args: Vec<OsString>) -> ExitCode {
     connect_cli::hostkeys(args)
 }
 
+/// Runs `known-hosts` with its arguments, the program name first.
+pub fn known_hosts_main(args: Vec<OsString>) -> ExitCode {
+    match known_hosts::read(args) {
+        Ok(flags) => run("known-hosts", flags.verbosity(), known_hosts::run(flags)),
+        Err(code) => code,
+    }
+}
+
 /// Runs `ssh-config` with its arguments, the program name first.
 pub fn ssh_config_main(args: Vec<OsString>) -> ExitCode {
     ssh_config::main(args)
@@ -121,6 +133,11 @@ pub fn connect_command() -> clap::Command {
 /// The command line, for completions.
 pub fn hostkeys_command() -> clap::Command {
     connect_cli::hostkeys_command()
+}
+
+/// The command line, for completions.
+pub fn known_hosts_command() -> clap::Command {
+    known_hosts::command()
 }
 
 /// The command line, for completions.

@@ -59,3 +59,7 @@ pub(crate) const RELAY_BOOK_BYTES: u64 = 128 * 1024;
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A stream that was opened before anybody connected is kept so long: some targets give up on who says nothing.
 pub(crate) const WARM: Duration = Duration::from_secs(5);
+/// For a program at the SOCKS port to say where it wants to go.
+pub(crate) const SOCKS: Duration = Duration::from_secs(30);
+/// Local ports of one session: each holds a file descriptor and a task.
+pub(crate) const FORWARDS: usize = 64;

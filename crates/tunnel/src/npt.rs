@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::net::IpAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use postern_link::limits::PAIRING;
 use postern_link::{Carried, ClientSession, bind_local};
@@ -14,7 +15,8 @@ use postern_session::{HostPort, ReplyError};
 use tokio::net::TcpListener;
 
 use crate::detach;
-use crate::doors::Door;
+use crate::doors::{Door, Doors};
+use crate::forward::{Forward, Leads};
 use crate::legacy::{self, failure};
 use crate::limits::{DRAIN, KEEP_ALIVE_PAUSE};
 use crate::npt_cli::Config;
@@ -28,13 +30,13 @@ pub(crate) async fn run(config: Config, args: Vec<OsString>) -> Result<ExitCode,
         return detach::run_second(&args, "npt");
     }
     let stop = signals::shutdown_token().map_err(Trouble::Ssh)?;
-    let listener = listen(&config).await?;
+    let doors = listen(&config).await?;
     loop {
         let tasks = Tasks::under(&stop);
         let outcome = tokio::select! {
             biased;
             () = stop.cancelled() => return Err(Trouble::Interrupted),
-            outcome = session(&config, &listener, &tasks) => outcome,
+            outcome = session(&config, &doors, &tasks) => outcome,
         };
         tasks.token().cancel();
         tasks.close_and_wait(DRAIN).await;
@@ -53,51 +55,72 @@ pub(crate) async fn run(config: Config, args: Vec<OsString>) -> Result<ExitCode,
     }
 }
 
-/// Listens on the first of the local hosts that can be.
-async fn listen(config: &Config) -> Result<TcpListener, Trouble> {
-    let mut trouble = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for host in &config.local_hosts {
-        match bind_local(host, config.local_port).await {
-            Ok(listener) => return Ok(listener),
-            Err(error) => trouble = error,
+/// Listens for each forward on the first of its local hosts that can be.
+async fn listen(config: &Config) -> Result<Vec<Door>, Trouble> {
+    let mut doors = Vec::new();
+    for Forward { local_hosts, local_port, leads } in &config.forwards {
+        let mut outcome = Err(io::Error::from(io::ErrorKind::AddrNotAvailable));
+        for host in local_hosts {
+            outcome = bind_local(host, *local_port).await;
+            if outcome.is_ok() {
+                break;
+            }
         }
+        let listener = Arc::new(outcome.map_err(|error| Trouble::LocalPort(*local_port, error))?);
+        doors.push(Door { listener, leads: leads.clone() });
     }
-    Err(Trouble::LocalPort(config.local_port, trouble))
+    Ok(doors)
 }
 
-async fn session(config: &Config, listener: &TcpListener, tasks: &Tasks) -> Result<(), Trouble> {
+async fn session(config: &Config, doors: &[Door], tasks: &Tasks) -> Result<(), Trouble> {
     let common = &config.common;
     let steps = Steps::new(common.quiet, common.verbosity);
-    let wanted = Wanted::Npt { host: config.target_host.clone(), port: config.target_port, timeout: config.timeout };
+    let targets = doors.iter().filter_map(|door| match &door.leads {
+        Leads::To(target) => Some(target.clone()),
+        Leads::Socks => None,
+    });
+    // A sealed session names its targets later.
+    let HostPort { host, port } = targets.into_iter().next().unwrap_or_else(|| HostPort::localhost(0));
+    let wanted = Wanted::Npt { host, port, timeout: config.timeout };
     let standing = Box::pin(establish(common, &wanted, &|| None, &steps, tasks)).await?;
-    let ready = || {
-        let address = listener.local_addr().map_err(|error| Trouble::LocalPort(config.local_port, error))?;
-        steps.report();
-        if config.print_only {
-            return detach::let_go(&address.port().to_string());
-        }
-        // A person types localhost; where it listens on more, that must be seen.
-        let usual = address.ip() == IpAddr::from([127, 0, 0, 1]);
-        let place = if usual { format!("localhost:{}", address.port()) } else { address.to_string() };
-        say(format_args!("npt is listening on {place}"));
-        Ok(())
-    };
     let carried = match standing.way {
         Way::Sealed(session) => {
-            let target = HostPort { host: config.target_host.clone(), port: config.target_port };
-            let door = Door::open(&session, listener, target).await?;
-            ready()?;
-            door.carry(&session, config.timeout, tasks).await?
+            let opened = Doors::open(&session, doors).await?;
+            ready(config, doors, &steps)?;
+            Box::pin(opened.carry(&session, config.timeout, tasks)).await?
         }
         Way::Legacy(legacy) => {
-            ready()?;
-            as_in_2024(*legacy, config, listener, tasks).await?
+            ready(config, doors, &steps)?;
+            let only = doors.first().ok_or(Trouble::Crypto)?;
+            as_in_2024(*legacy, config, &only.listener, tasks).await?
         }
     };
     if !common.quiet && !config.print_only {
         say(format_args!("Session ended ({} bytes sent, {} received)", carried.out, carried.back));
     }
     Ok(())
+}
+
+/// Says where we listen; with `-x` to the program that started us, which then ends.
+fn ready(config: &Config, doors: &[Door], steps: &Steps) -> Result<(), Trouble> {
+    let mut ports = Vec::new();
+    steps.report();
+    for door in doors {
+        let address = door.listener.local_addr().map_err(|error| Trouble::LocalPort(0, error))?;
+        ports.push(address.port().to_string());
+        if config.print_only {
+            continue;
+        }
+        // A person types localhost; where it listens on more, that must be seen.
+        let usual = address.ip() == IpAddr::from([127, 0, 0, 1]);
+        let place = if usual { format!("localhost:{}", address.port()) } else { address.to_string() };
+        match &door.leads {
+            _ if doors.len() == 1 => say(format_args!("npt is listening on {place}")),
+            Leads::To(target) => say(format_args!("npt is listening on {place} for {target}")),
+            Leads::Socks => say(format_args!("npt is listening on {place} for SOCKS 5")),
+        }
+    }
+    if config.print_only { detach::let_go(&ports.join(" ")) } else { Ok(()) }
 }
 
 async fn as_in_2024(

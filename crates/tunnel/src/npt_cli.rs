@@ -9,10 +9,13 @@ use clap::Parser;
 use postern_client::parse_root;
 use postern_observe::{Verbosity, say};
 use postern_proto::AtSign;
-use postern_session::{DeviceName, Dialect, parse_span};
+use postern_session::{DeviceName, Dialect, HostPort, parse_span};
 
+use crate::forward::{Forward, Leads};
+use crate::limits::FORWARDS;
 use crate::relay::{NAME_A_RELAY, relay_auth, relays};
 use crate::seal_cli::SealFlags;
+use crate::sealed::Least;
 use crate::session::Common;
 
 /// Brings a port of a device, or one that the device can reach, to this machine.
@@ -37,8 +40,9 @@ struct Flags {
     #[arg(short = 'r', long, value_name = "@RELAY,...")]
     srvd: Option<String>,
     /// Target port.
-    #[arg(short = 'p', long, alias = "rp", value_parser = clap::value_parser!(u16).range(1..))]
-    remote_port: u16,
+    #[arg(short = 'p', long, alias = "rp", value_parser = clap::value_parser!(u16).range(1..),
+          required_unless_present_any = ["forward", "socks"])]
+    remote_port: Option<u16>,
     /// Target host as the device sees it.
     #[arg(short = 'h', long, alias = "rh", default_value = "localhost")]
     remote_host: String,
@@ -49,6 +53,12 @@ struct Flags {
     /// all.
     #[arg(long, alias = "lh", default_value = "localhost")]
     local_host: String,
+    /// A further local port and its target, in the same session; may be repeated. Needs a sealed session.
+    #[arg(short = 'L', long, value_name = "[LOCAL:]PORT:HOST:PORT")]
+    forward: Vec<String>,
+    /// A local SOCKS 5 port: each connection names its target, whose name the device resolves. Needs a sealed session.
+    #[arg(long, value_name = "[LOCAL:]PORT")]
+    socks: Option<String>,
     /// Key file of our atSign [default: ~/.atsign/keys/@CLIENT_key.atKeys].
     #[arg(short = 'k', long, alias = "keyFile", value_name = "FILE")]
     key_file: Option<PathBuf>,
@@ -105,11 +115,8 @@ struct Flags {
 /// What `npt` is to do.
 pub(crate) struct Config {
     pub(crate) common: Common,
-    pub(crate) target_host: String,
-    pub(crate) target_port: u16,
-    /// The first that can be listened on counts.
-    pub(crate) local_hosts: Vec<String>,
-    pub(crate) local_port: u16,
+    /// One at least; the first is that of `-p`, if it is given.
+    pub(crate) forwards: Vec<Forward>,
     pub(crate) timeout: Duration,
     pub(crate) heartbeat: Duration,
     pub(crate) print_only: bool,
@@ -170,6 +177,28 @@ fn check(flags: Flags) -> Result<Config, String> {
     if local_hosts.is_empty() {
         return Err("--local-host names no address".into());
     }
+    let first = flags.remote_port.map(|port| Forward {
+        local_hosts,
+        local_port: flags.local_port,
+        leads: Leads::To(HostPort { host: flags.remote_host.to_lowercase(), port }),
+    });
+    let mut forwards: Vec<Forward> = first.into_iter().collect();
+    let mut sealing = flags.seal.sealing(None);
+    if !flags.forward.is_empty() || flags.socks.is_some() {
+        if flags.dialect != Dialect::Current || sealing.least == Least::NotSealed {
+            return Err("-L and --socks need a sealed session".into());
+        }
+        sealing.least = Least::Sealed;
+    }
+    for text in &flags.forward {
+        forwards.push(Forward::parse(text)?);
+    }
+    if let Some(text) = &flags.socks {
+        forwards.push(Forward::parse_socks(text)?);
+    }
+    if forwards.len() > FORWARDS {
+        return Err(format!("-L: at most {FORWARDS} local ports"));
+    }
     Ok(Config {
         common: Common {
             from: at_sign("-f", &flags.from)?,
@@ -186,12 +215,9 @@ fn check(flags: Flags) -> Result<Config, String> {
             verbosity: Verbosity::of(flags.verbose, flags.debug),
             quiet: flags.quiet,
             dialect: flags.dialect,
-            sealing: flags.seal.sealing(None),
+            sealing,
         },
-        target_host: flags.remote_host,
-        target_port: flags.remote_port,
-        local_hosts,
-        local_port: flags.local_port,
+        forwards,
         timeout,
         heartbeat: parse_span(&flags.heartbeat).map_err(|e| format!("-H: {e}"))?.clamp(Duration::from_secs(1), YEAR),
         print_only: flags.exit_when_connected,
@@ -211,7 +237,13 @@ mod tests {
     #[test]
     fn defaults_and_spans() {
         let config = parse(&[]).unwrap();
-        assert_eq!((config.timeout, config.target_host.as_str()), (DEFAULT_TIMEOUT, "localhost"));
+        assert_eq!(config.timeout, DEFAULT_TIMEOUT);
+        let ssh = Leads::To(HostPort { host: "localhost".into(), port: 22 });
+        assert_eq!(config.forwards.iter().map(|forward| &forward.leads).collect::<Vec<_>>(), [&ssh]);
+        assert_eq!(config.common.sealing.least, Least::Legacy);
+        let more = parse(&["-L", "8080:db.lan:80", "-L", "[::1]:0:a:1", "--socks", "1080"]).unwrap();
+        assert_eq!((more.forwards.len(), more.common.sealing.least), (4, Least::Sealed));
+        assert!(parse(&["--socks", "1080", "--dialect", "5.11"]).is_err());
         assert_eq!(parse(&["-K"]).unwrap().timeout, KEEP_ALIVE_TIMEOUT);
         assert_eq!(parse(&["-T", "0"]).unwrap().timeout, YEAR);
         assert_eq!(parse(&["-T", "1h,30m", "-h", "db.lan"]).unwrap().timeout, Duration::from_secs(5400));

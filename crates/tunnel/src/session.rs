@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arrival::{self, Arrivals, Parties};
 use crate::choose;
+use crate::journal;
 use crate::legacy::{self, Setup};
 use crate::limits::{HEARTBEAT, REQUEST_LIFE};
 use crate::sealed::{self, Begun, Ready, Sealing};
@@ -172,7 +173,12 @@ async fn attempt(
         standing = standing => standing,
     };
     match outcome {
-        Ok((way, user_name, ())) => Ok(Standing { way, user_name, session: session.clone() }),
+        Ok((way, user_name, ())) => {
+            if let Way::Sealed(sealed) = &way {
+                journal::follow(sealed, &session, common, wanted, tasks);
+            }
+            Ok(Standing { way, user_name, session: session.clone() })
+        }
         Err(trouble) => {
             logged_in.token().cancel();
             Err(trouble)

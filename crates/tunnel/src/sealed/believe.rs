@@ -8,9 +8,10 @@ use postern_crypto::Ed25519PublicKey;
 use postern_identity::{Fingerprint, Label, PinAlgorithm, PinName, Statement, Verdict};
 use postern_link::sealed::{Believe, Unbelieved};
 use postern_seal::{ClientEnd, SealError, Waiting};
-use postern_session::Refused;
+use postern_session::{Refused, SshPublicKey};
 
 use super::line::Line;
+use crate::host_keys;
 use crate::trouble::Trouble;
 
 impl Line {
@@ -33,6 +34,9 @@ impl Line {
         }
         let end = waiting.open(believed.voucher(), self.own.key(), now_ms())?;
         self.known.remember(&believed)?;
+        // ssh asks for them as soon as its first bytes have come back.
+        let keys = end.reply().ssh_host_keys.iter().filter_map(|key| SshPublicKey::parse(key).ok());
+        host_keys::store(&self.to, &self.device, &keys.collect::<Vec<_>>());
         *self.device_key.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
         Ok(end)
     }
