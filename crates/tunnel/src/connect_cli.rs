@@ -51,8 +51,8 @@ struct ConnectFlags {
     port: u16,
 }
 
-/// Prints the host keys of a device as lines of known_hosts: those that the device signed in its last sealed session, and
-/// those that the configuration file names for it. Made to be ssh's KnownHostsCommand: it asks nobody, and prints nothing
+/// Prints the host keys of a device as lines of known_hosts: those that the configuration file names for it, or else those
+/// that the device signed in its last sealed session. Made to be ssh's KnownHostsCommand: it asks nobody, and prints nothing
 /// for names that are not ours.
 ///
 /// Exit status: 0, also for unknown names; 1 the configuration file is wrong.

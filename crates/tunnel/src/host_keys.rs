@@ -1,7 +1,7 @@
 //! Host keys of devices' ssh servers, told to ssh when it asks: `hostkeys` is its `KnownHostsCommand`.
 //!
-//! They are those that the device has signed, in the reply of its last sealed session, and those that the configuration file
-//! names. The former lie in `$XDG_CACHE_HOME/postern/hostkeys/`, written before any byte of ssh's flows.
+//! They are those that the configuration file names for it, or else those that the device has signed, in the reply of its last
+//! sealed session: these lie in `$XDG_CACHE_HOME/postern/hostkeys/`, written before any byte of ssh's flows.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -24,15 +24,12 @@ pub(crate) fn lines(asked: &str, hosts: &Hosts) -> Vec<String> {
     of_host(&host, hosts).iter().map(|key| format!("{asked} {key}")).collect()
 }
 
-/// What is known of a host: `ssh-ed25519 AAAA…` and the like.
+/// What is known of a host: `ssh-ed25519 AAAA…` and the like. Where the file names keys, no others count.
 pub(crate) fn of_host(host: &HostName, hosts: &Hosts) -> Vec<String> {
-    let mut keys = hosts.host_keys(host).to_vec();
-    if let Ok((to, device)) = hosts.device(host) {
-        keys.extend(Cache::usual().find(&to, &device).iter().map(ToString::to_string));
+    match (hosts.host_keys(host), hosts.device(host)) {
+        ([], Ok((to, device))) => Cache::usual().find(&to, &device).iter().map(ToString::to_string).collect(),
+        (named, _) => named.to_vec(),
     }
-    keys.sort();
-    keys.dedup();
-    keys
 }
 
 /// Keeps what a device has signed. What cannot be written is asked of the user by ssh.

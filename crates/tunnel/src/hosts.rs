@@ -231,7 +231,7 @@ impl Hosts {
         })
     }
 
-    /// Host keys that the file names: they count beside what the device says.
+    /// Host keys that the file names: no others count then.
     pub(crate) fn host_keys(&self, host: &HostName) -> &[String] {
         self.hosts.get(host).map_or(&[], |entry| entry.host_keys.as_slice())
     }
