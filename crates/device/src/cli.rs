@@ -19,6 +19,8 @@ use crate::managers::Manager;
 
 /// Waits for a client's signed request and dials out to the relay; listens on nothing.
 ///
+/// `sshnpd status` shows who is in.
+///
 /// Exit status: 0 stopped by a signal, 1 cannot run (arguments, keys, refused login).
 #[derive(Parser)]
 #[command(name = "sshnpd", version, disable_help_flag = true, args_override_self = true, max_term_width = 100)]

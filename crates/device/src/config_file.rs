@@ -44,6 +44,11 @@ struct Access {
     require_enrollment_signature: Option<bool>,
     #[serde(rename = "client-key-check-secs")]
     client_key_check_secs: Option<u64>,
+    /// Ours alone, as what follows.
+    #[serde(rename = "min-security")]
+    min_security: Option<String>,
+    #[serde(rename = "strict-pins")]
+    strict_pins: Option<bool>,
 }
 
 /// What it is called.
@@ -66,6 +71,8 @@ struct Ssh {
     publickey_permissions: Option<String>,
     ephemeral_permissions: Option<String>,
     algorithm: Option<String>,
+    /// Ours alone.
+    host_keys: Option<String>,
 }
 
 /// How it runs.
@@ -76,6 +83,8 @@ struct Runtime {
     clear_cached_pks: Option<bool>,
     strict: Option<bool>,
     verbose: Option<bool>,
+    /// Ours alone, in seconds.
+    resume: Option<u32>,
 }
 
 /// What was typed that adds up instead of replacing, so that the file must not say it again.
@@ -140,6 +149,9 @@ impl File {
         value("policy-manager", access.policy);
         value("permit-open", Some(access.permitopen.join(",")));
         value("client-key-check-secs", access.client_key_check_secs.map(|secs| secs.to_string()));
+        value("min-security", access.min_security);
+        value("resume", runtime.resume.map(|seconds| seconds.to_string()));
+        value("ssh-host-keys", ssh.host_keys);
         value("device", device.name);
         value("device-group", device.group);
         value("ssh-client", ssh.ssh_client);
@@ -166,6 +178,7 @@ impl File {
         switch("clear-cached-pks", runtime.clear_cached_pks);
         switch("verbose", runtime.verbose);
         switch("require-enrollment-signature", access.require_enrollment_signature);
+        switch("strict-pins", access.strict_pins);
         if atsign.passphrase.is_some_and(|text| !text.is_empty()) {
             say(
                 "[WARN] configuration: atsign.passphrase is not used: key files with a passphrase are not read by this version",
@@ -203,6 +216,10 @@ mod tests {
                 "--verbose"
             ]
         );
+        let ours =
+            "access:\n  min-security: sealed\n  strict-pins: true\nssh:\n  host-keys: off\nruntime:\n  resume: 60\n";
+        let ours = postern_config::parse::<File>(ours).unwrap().flags(Typed::default());
+        assert_eq!(ours, ["--min-security=sealed", "--resume=60", "--ssh-host-keys=off", "--strict-pins"]);
         assert!(!flags(Typed { managers: true }).iter().any(|flag| flag.starts_with("--managers")));
     }
 
