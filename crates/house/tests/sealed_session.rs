@@ -256,3 +256,38 @@ fn one_session_has_many_local_ports_and_one_for_socks() -> anyhow::Result<()> {
         Ok(())
     })
 }
+
+/// Both ends are real programs, and the client asks again through its login.
+#[test]
+fn a_shell_goes_on_when_the_relay_was_killed_and_started_again() -> anyhow::Result<()> {
+    in_house(Options::default(), |world| {
+        let mut sshnp = world.sshnp();
+        sshnp.args(["--", "echo before; read word; echo behind $word"]);
+        let mut ssh = Process::start_with(sshnp, Stdio::piped())?;
+        ssh.wait_for_stdout(SESSION, |text| text == "before\n")?;
+        let mut stdin = ssh.stdin().context("no stdin")?;
+        world.kill_piece(Piece::Relay)?;
+        world.start_piece(Piece::Relay)?;
+        stdin.write_all(b"the restart\n")?;
+        ssh.wait_for_stdout(SESSION, |text| text.ends_with("behind the restart\n"))?;
+        drop(stdin);
+        ssh.wait(SESSION)?.exited(0)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn off_means_off() -> anyhow::Result<()> {
+    in_house(Options::default(), |world| {
+        let mut sshnp = world.sshnp();
+        sshnp.args(["--resume", "0", "--", "echo before; read word; echo behind $word"]);
+        let mut ssh = Process::start_with(sshnp, Stdio::piped())?;
+        ssh.wait_for_stdout(SESSION, |text| text == "before\n")?;
+        let _stdin = ssh.stdin().context("no stdin")?;
+        world.kill_piece(Piece::Relay)?;
+        let output = ssh.wait(SESSION)?;
+        ensure!(!output.status.success(), "{}", output.text());
+        ensure!(output.stderr.contains("was lost") || output.stderr.contains("closed"), "{}", output.stderr);
+        Ok(())
+    })
+}
