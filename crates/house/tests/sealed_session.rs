@@ -37,12 +37,16 @@ fn two_posterns_seal_their_session_and_the_second_asks_nobody_first() -> anyhow:
         }
         let pins = std::fs::read_to_string(world.home_of(World::CLIENT).join(".config/postern/known_atsigns"))?;
         ensure!(pins.contains("gateway@device ed25519 SHA256:"), "{pins}");
+        let journal = world.home_of(World::CLIENT).join(".local/state/postern/journal/client.jsonl");
+        let written = std::fs::read_to_string(journal)?;
+        let count = |event: &str| written.matches(&format!(r#""event":"{event}""#)).count();
+        ensure!((count("began"), count("ended")) == (2, 2), "{written}");
         Ok(())
     })
 }
 
 #[test]
-fn npt_and_connect_are_sealed_as_well() -> anyhow::Result<()> {
+fn npt_is_sealed_as_well() -> anyhow::Result<()> {
     in_house(Options::default(), |world| {
         let mut npt = world.npt(world.ssh_port());
         npt.arg("--verbose");

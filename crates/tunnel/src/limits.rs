@@ -43,8 +43,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(9);
 pub(crate) const HOST_NAME_BYTES: usize = 63;
 /// Longest public host key in bytes: one of RSA-16384 has about 2,800 characters.
 pub(crate) const HOST_KEY_BYTES: usize = 4096;
-/// Of a reason in the ssh protocol, in characters: ssh prints 400, Ansible and terminals are kinder to short ones.
-pub(crate) const REFUSAL_CHARS: usize = 200;
+/// Of a reason in the ssh protocol, in characters: ssh prints 400. Both fingerprints of a key that has changed fit, and what
+/// to do about it.
+pub(crate) const REFUSAL_CHARS: usize = 390;
 /// ssh has read the reason when it closes its end; one that never does is not waited for longer.
 pub(crate) const REFUSAL_READ: Duration = Duration::from_secs(3);
 /// The other end has closed its direction: ours may still have something to say for this long.
