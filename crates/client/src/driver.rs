@@ -1,13 +1,14 @@
 //! The task that keeps one connection alive and matches what comes back.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use postern_dialogue::client::{Conversation, Heard};
 use postern_net::backoff::Backoff;
 use postern_proto::verb::{Monitor, Noop};
 use postern_proto::{AtSign, Millis, Notification, NotificationId, Request, ServerAddress};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +45,7 @@ pub(crate) struct Driver {
     pub(crate) identity: Identity,
     pub(crate) calls: mpsc::Receiver<Call>,
     pub(crate) pushes: mpsc::Sender<Notification>,
+    doubts: Arc<Notify>,
     pub(crate) stop: CancellationToken,
     known: Option<ServerAddress>,
     addresses: Option<AddressBook>,
@@ -64,6 +66,7 @@ impl Driver {
         addresses: Option<AddressBook>,
         calls: mpsc::Receiver<Call>,
         pushes: mpsc::Sender<Notification>,
+        doubts: Arc<Notify>,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -72,6 +75,7 @@ impl Driver {
             identity,
             calls,
             pushes,
+            doubts,
             stop,
             known: None,
             reached: None,
@@ -298,10 +302,14 @@ impl Driver {
                         tracing::debug!("no answer to the heartbeat");
                         return Ended::Lost;
                     }
-                    tested = true;
-                    heard = Instant::now();
-                    talk.asked(Tag::Heartbeat);
-                    if wire.send(&format!("{}\n", Request::Noop(Noop { ms: 0 }))).await.is_err() {
+                    (tested, heard) = (true, Instant::now());
+                    if beat_now(&mut wire, &mut talk).await.is_err() {
+                        return Ended::Lost;
+                    }
+                }
+                () = self.doubts.notified(), if !tested => {
+                    (tested, heard) = (true, Instant::now());
+                    if beat_now(&mut wire, &mut talk).await.is_err() {
                         return Ended::Lost;
                     }
                 }
@@ -365,4 +373,9 @@ impl Driver {
             tracing::debug!("inbox full: a notification was dropped");
         }
     }
+}
+
+async fn beat_now(wire: &mut Wire, talk: &mut Conversation<Tag>) -> Result<(), ClientError> {
+    talk.asked(Tag::Heartbeat);
+    wire.send(&format!("{}\n", Request::Noop(Noop { ms: 0 }))).await
 }

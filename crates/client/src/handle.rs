@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use postern_net::tasks::Tasks;
 use postern_proto::{AtSign, Notification, Request};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::addresses::AddressBook;
@@ -24,6 +24,7 @@ pub(crate) struct Inner {
     pub(crate) identity: Identity,
     calls: mpsc::Sender<Call>,
     pub(crate) sharing: Sharing,
+    doubts: Arc<Notify>,
 }
 
 /// Notifications as they arrive.
@@ -79,10 +80,18 @@ impl Client {
         let (told, outcome) = oneshot::channel();
         let (at_server, reached) = oneshot::channel();
         let stop = tasks.token().child_token();
-        let driver = Driver::new(settings, identity.clone(), addresses, call_receiver, push_sender, stop);
+        let doubts = Arc::new(Notify::new());
+        let heard = Arc::clone(&doubts);
+        let driver = Driver::new(settings, identity.clone(), addresses, call_receiver, push_sender, heard, stop);
         tasks.spawn(driver.start(at_server, told));
-        let inner = Inner { identity, calls, sharing: Sharing::default() };
+        let inner = Inner { identity, calls, sharing: Sharing::default(), doubts };
         (Self { inner: Arc::new(inner) }, Inbox { pushes }, Login { reached: Some(reached), outcome })
+    }
+
+    /// Looks now, and not at the next heartbeat, whether the link still lives: something else of ours that took the same way
+    /// is lost. A dead link is noticed within [`crate::limits::HEARTBEAT_ANSWER`], and another one made.
+    pub fn doubt_link(&self) {
+        self.inner.doubts.notify_one();
     }
 
     /// Who we are.

@@ -2,12 +2,13 @@
 //!
 //! Source: docs/protocol/sealed.md, "Request".
 
+use std::convert::Infallible;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use postern_client::trust::{Believed, OwnIdentity, TrustError, now_ms};
 use postern_identity::{Envelope, Label, Statement, VoucherError};
-use postern_link::sealed::{self, Ahead, DevicePlan, DialError, Ended, RelayAddress, Sealed, Ticket, Why};
+use postern_link::sealed::{self, Ahead, DevicePlan, DialError, Ended, RelayAddress, Sealed, State, Ticket, Why};
 use postern_observe::journal::{Entry, Event};
 use postern_proto::{AtSign, Uuid};
 use postern_rendezvous::{Side, TicketTo};
@@ -187,7 +188,10 @@ impl Daemon {
         let (key_exchange, cipher) = (facts.key_exchange.as_str(), facts.cipher.as_str());
         tracing::info!(%client, session = %id, key_exchange, cipher, "sealed session started");
         self.journal.record(self.sealed_entry(Event::Began, admitted));
-        let Ended { why, carried } = until_over(&session, request.idle, ending).await;
+        let Ended { why, carried } = tokio::select! {
+            ended = until_over(&session, request.idle, ending) => ended,
+            never = self.doubt_while_lost(&session) => match never {},
+        };
         stop.cancel();
         let why = match (ending.why(), why) {
             (Some(ending), _) => ending.to_owned(),
@@ -205,6 +209,16 @@ impl Daemon {
             why: Some(why),
             ..self.sealed_entry(Event::Ended, admitted)
         });
+    }
+
+    /// Where our address has changed, the link to the atServer is as dead as that to the relay, and does not know it: nobody
+    /// could ask us to go on.
+    async fn doubt_while_lost(&self, session: &Sealed) -> Infallible {
+        loop {
+            session.reaches(State::Suspended).await;
+            self.client.doubt_link();
+            session.reaches(State::Live).await;
+        }
     }
 
     /// A live session goes on over another connection.

@@ -33,13 +33,16 @@ type Outcome = oneshot::Receiver<Result<Carried, StreamRefused>>;
 pub(crate) struct Shared {
     facts: Mutex<Facts>,
     progress: Mutex<Progress>,
+    /// That of `progress`, for those who wait for it to change.
+    state: watch::Sender<State>,
     ended: watch::Sender<Option<Ended>>,
 }
 
 impl Shared {
     fn new() -> Arc<Self> {
         let progress = Progress { state: State::Live, carried: Carried::default(), streams: 0, epoch: 0 };
-        Arc::new(Self { facts: Mutex::default(), progress: Mutex::new(progress), ended: watch::Sender::new(None) })
+        let (state, ended) = (watch::Sender::new(State::Live), watch::Sender::new(None));
+        Arc::new(Self { facts: Mutex::default(), progress: Mutex::new(progress), state, ended })
     }
 
     pub(crate) fn set_facts(&self, facts: Facts) {
@@ -48,6 +51,7 @@ impl Shared {
 
     pub(crate) fn publish(&self, state: State, carried: Carried, streams: usize, epoch: u32) {
         *lock(&self.progress) = Progress { state, carried, streams, epoch };
+        self.state.send_if_modified(|known| std::mem::replace(known, state) != state);
     }
 
     /// The first word counts.
@@ -262,6 +266,12 @@ impl Sealed {
     #[must_use]
     pub fn progress(&self) -> Progress {
         lock(&self.shared.progress).clone()
+    }
+
+    /// Waits until the session is in this state. For ever, where it ends before.
+    pub async fn reaches(&self, state: State) {
+        // The sender lives in `self`.
+        let _ = self.shared.state.subscribe().wait_for(|now| *now == state).await;
     }
 
     /// Closes the session at both ends. `why` is told to the other end (256 characters at most). [`Self::ended`] tells when
