@@ -41,12 +41,17 @@ impl OwnTools {
     /// `host_key`: key type and key of the device's ssh server as the person wrote it down; without one the keys come
     /// from the device itself.
     pub fn prepare(world: &World, host_key: Option<&str>) -> anyhow::Result<Self> {
+        Self::prepare_with(world, host_key, &[World::RELAY])
+    }
+
+    /// The same with these relays.
+    pub fn prepare_with(world: &World, host_key: Option<&str>, relays: &[&str]) -> anyhow::Result<Self> {
         let tools = Self { home: world.home_of(World::CLIENT) };
         let mut yaml = format!(
             "from: \"{}\"\nto: \"{}\"\nrelay: \"{}\"\nroot: {}\nkey-file: {}\npatience: 4s\n",
             World::CLIENT,
             World::DEVICE,
-            World::RELAY,
+            relays.join(","),
             world.root(),
             world.key_file(World::CLIENT).display(),
         );

@@ -126,6 +126,14 @@ impl NatNetwork {
         self.rules("c", &rules)
     }
 
+    /// Gives the device another address in its network, likewise.
+    pub fn change_device_address(&self) -> anyhow::Result<()> {
+        let device = self.name("d");
+        system("ip", &["-n", &device, "addr", "del", "10.77.2.2/24", "dev", "eth0"])?;
+        system("ip", &["-n", &device, "addr", "add", "10.77.2.77/24", "dev", "eth0"])?;
+        system("ip", &["-n", &device, "route", "replace", "default", "via", "10.77.2.1"]).map(drop)
+    }
+
     fn name(&self, role: &str) -> String {
         format!("{}-{role}", self.stem)
     }

@@ -282,6 +282,10 @@ impl World {
             Self::RELAY => &self.options.places.server,
             _ => &self.options.places.client,
         };
+        self.postern_at(place, at_sign)
+    }
+
+    fn postern_at(&self, place: &Place, at_sign: &str) -> Command {
         let mut command = place.command(&self.binary);
         command.env("HOME", self.home_of(at_sign)).env("POSTERN_CA_FILE", self.ca_file());
         // What our programs remember belongs to the home as well.
@@ -350,7 +354,7 @@ impl World {
 
     /// `srvd` of this atSign, ready for further words; but for the house's own on any free port, which it says.
     pub fn srvd(&self, at_sign: &str) -> Command {
-        let mut command = self.postern(at_sign);
+        let mut command = self.postern_at(&self.options.places.server, at_sign);
         command.args(["srvd", "-v", "-a", at_sign, "-i", &self.server_host]);
         command.arg("-k").arg(self.key_file(at_sign)).args(["--root-domain", &self.root()]);
         if !self.options.relay_words.iter().any(|word| word == "--443") {
