@@ -97,3 +97,13 @@ pub(crate) const ECHOES_BESIDE_BULK: usize = 200;
 pub(crate) const LONG_PATH_BYTES: u64 = 256 << 20;
 /// Rounds of what is compared within a round.
 pub(crate) const LONG_PATH_ROUNDS: usize = 5;
+/// Sessions by ticket at one relay: the figure that is promised.
+pub(crate) const RELAY_SESSIONS: usize = 5_000;
+/// The same with `--quick`.
+pub(crate) const RELAY_SESSIONS_QUICK: usize = 100;
+/// Of one client's atSign: below the 1024 that a relay gives to one.
+pub(crate) const RELAY_PER_CLIENT: usize = 1_000;
+/// Sessions offered in a second: above what is promised, below the 1,000 whose tickets a relay checks for one address.
+pub(crate) const RELAY_BEGINS: u32 = 500;
+/// A session that carried nothing by then is counted as lost.
+pub(crate) const RELAY_FIRST_BYTE: Duration = Duration::from_secs(20);

@@ -16,6 +16,7 @@ mod peers;
 mod process;
 mod product;
 mod published;
+mod relay;
 mod sealed;
 mod setup;
 mod streams;
@@ -124,6 +125,8 @@ enum Subject {
     Fleet,
     /// One sealed session: 200 streams, a stalled one, an echo, a path of 100 ms
     Streams,
+    /// 5,000 live sessions by ticket at one relay
+    Relay,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -139,6 +142,7 @@ struct Report {
     published: Vec<published::Row>,
     fleet: Option<fleet::Figures>,
     streams: Option<streams::Figures>,
+    relay: Option<relay::Figures>,
     checks: Vec<Check>,
 }
 
@@ -253,6 +257,12 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
         report.checks.extend(figures.checks());
         report.streams = Some(figures);
     }
+    if wanted(Subject::Relay) {
+        let sessions = if args.quick { limits::RELAY_SESSIONS_QUICK } else { limits::RELAY_SESSIONS };
+        let figures = relay::run(&accounts, &site, sessions)?;
+        report.checks.extend(figures.checks());
+        report.relay = Some(figures);
+    }
     report.load_after = load_average();
 
     print(&report);
@@ -316,6 +326,9 @@ fn print(report: &Report) {
         figures.print();
     }
     if let Some(figures) = &report.streams {
+        figures.print();
+    }
+    if let Some(figures) = &report.relay {
         figures.print();
     }
     if !report.checks.is_empty() {

@@ -26,6 +26,8 @@ pub(crate) const CLIENT: &str = "@client";
 pub(crate) const DEVICE: &str = "@device";
 pub(crate) const RELAY: &str = "@relay";
 pub(crate) const DEVICE_NAME: &str = "gateway";
+/// Clients where one is too few.
+pub(crate) const MORE_CLIENTS: &[&str] = &["@client", "@client2", "@client3", "@client4", "@client5"];
 /// Where sshnp tells ssh to look the device's host key up.
 const HOST_KEY_ALIAS: &str = "gateway.device.noports";
 
@@ -91,6 +93,37 @@ impl House {
         Ok(house)
     }
 
+    /// Server and relay, and keys of these clients.
+    pub(crate) fn stand_relay(accounts: &Accounts, site: &Site, clients: &[&'static str]) -> anyhow::Result<Self> {
+        let program = program()?;
+        let dir = tempfile::Builder::new().prefix("relay-").tempdir_in(&site.dir)?.keep();
+        for home in [DEVICE, RELAY].iter().chain(clients) {
+            fs::create_dir_all(dir.join(home))?;
+        }
+        let server_at = site.server.at(free_port()?);
+        let mut house = Self {
+            processes: Vec::new(),
+            // The relay's own.
+            accounts: vec![accounts.account(Role::Relay), accounts.account(Role::Device)],
+            program,
+            root: server_at.to_string(),
+            dir,
+            daemon: 0,
+        };
+        let secrets = house.found_with(&site.server, server_at, &[&[DEVICE, RELAY], clients].concat())?;
+        house.accounts.swap(0, 1);
+        house.start_server(&site.server, server_at)?;
+        house.accounts.swap(0, 1);
+        house.activate(site, &secrets)?;
+        house.start_relay(&site.server)?;
+        Ok(house)
+    }
+
+    /// The relay's process, where it was started last.
+    pub(crate) fn relay(&self) -> u32 {
+        self.processes.first().map_or(0, Process::id)
+    }
+
     /// `kill -9` to the server that stands alone, and its successor at once; returns when that says it listens.
     pub(crate) fn replace_server(&mut self, site: &Site) -> anyhow::Result<()> {
         self.processes.clear();
@@ -98,7 +131,7 @@ impl House {
         self.start_server(&site.server, at)
     }
 
-    /// CPU time of the server so far, its predecessors' included.
+    /// CPU time of the server so far, its predecessors' included; of a house that is stood for its relay, the relay's.
     pub(crate) fn server_used(&self) -> Duration {
         self.accounts.first().map_or(Duration::ZERO, Account::used)
     }
@@ -152,6 +185,15 @@ impl House {
 
     /// Makes the server's directory and the atSigns; gives their secrets.
     fn found(&self, host: &Host, at: SocketAddr) -> anyhow::Result<Vec<(&'static str, String)>> {
+        self.found_with(host, at, &[CLIENT, DEVICE, RELAY])
+    }
+
+    fn found_with(
+        &self,
+        host: &Host,
+        at: SocketAddr,
+        names: &[&'static str],
+    ) -> anyhow::Result<Vec<(&'static str, String)>> {
         let run = |args: &[&str]| {
             let mut process = self
                 .postern(host, CLIENT, &["server"])
@@ -166,7 +208,7 @@ impl House {
             anyhow::Ok(output.trim().to_owned())
         };
         run(&["init", "--host", &at.ip().to_string(), "--port", &at.port().to_string()])?;
-        [CLIENT, DEVICE, RELAY].into_iter().map(|name| Ok((name, run(&["add", name])?))).collect()
+        names.iter().map(|name| Ok((*name, run(&["add", name])?))).collect()
     }
 
     fn start_server(&mut self, host: &Host, at: SocketAddr) -> anyhow::Result<()> {
@@ -197,7 +239,7 @@ impl House {
 
     fn start_relay(&mut self, host: &Host) -> anyhow::Result<()> {
         let address = host.address.to_string();
-        let words = ["srvd", "-v", "-a", RELAY, "-i", &address, "--root-domain", &self.root, "-k"];
+        let words = ["srvd", "-v", "-a", RELAY, "-i", &address, "--root-domain", &self.root, "--bind-port", "0", "-k"];
         let mut relay = self
             .postern(host, RELAY, &words)
             .args([self.keys(RELAY)])

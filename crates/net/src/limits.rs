@@ -61,3 +61,12 @@ pub const PROXY_ANSWER_BYTES: usize = 8 * 1024;
 
 /// Buffer of one direction between streams that are not both plain sockets: a TLS record.
 pub const STREAM_COPY_BYTES: usize = 16 * 1024;
+
+/// Out of file descriptors, a direction that waits for room looks again after this long.
+pub const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(20);
+
+/// What a paced owner may have saved up while it was silent: a screen of text at modem speed, and not a download.
+pub const PACE_BURST: Duration = Duration::from_millis(250);
+
+/// Pieces in which a second's share is carried: each of 20 streams gets its first within a second.
+pub const PACE_TURNS: u64 = 20;

@@ -16,7 +16,7 @@ use postern_proto::{AtSign, ServerAddress};
 use postern_rendezvous::limits::{DETECT_WINDOW, KEY_RECHECK};
 
 use self::file::File;
-use crate::limits::{LONGEST_DETECT_WINDOW, MANAGERS, PORT, SINGLE_PORT};
+use crate::limits::{LEAST_RATE, LONGEST_DETECT_WINDOW, MANAGERS, PORT, SINGLE_PORT};
 
 /// Joins the outbound sockets of a client and a device; sees ciphertext only.
 ///
@@ -62,6 +62,13 @@ struct Flags {
     /// A further port for networks that let nothing but TLS through, such as 443; with --tls-cert.
     #[arg(long, value_name = "PORT")]
     tls_port: Option<u16>,
+    /// Bytes a second that all sessions of one client's atSign may carry together, both directions [default: no bound].
+    #[arg(long, value_name = "BYTES")]
+    max_rate: Option<u64>,
+    /// Keep a journal of sessions and refusals (who with whom, when, how many bytes), each line chained to the one before; see
+    /// postern audit. Without FILE: journal/srvd.@RELAY.jsonl in the state directory of postern.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
+    journal: Option<PathBuf>,
     /// Milliseconds after which a socket that says nothing is asked for a proof.
     #[arg(long, value_name = "MS")]
     relay_auth_detect_window_ms: Option<u64>,
@@ -136,6 +143,10 @@ pub(crate) struct Config {
     pub(crate) tls: Option<TlsFiles>,
     /// A port beside that one.
     pub(crate) tls_port: Option<u16>,
+    /// Bytes in a second of one client's sessions.
+    pub(crate) max_rate: Option<u64>,
+    /// Empty: where it is usually kept.
+    pub(crate) journal: Option<PathBuf>,
     pub(crate) detect_window: Duration,
     pub(crate) key_recheck: Duration,
     pub(crate) generation: Generation,
@@ -224,6 +235,10 @@ fn check(flags: Flags, file: File) -> Result<Config, String> {
     if recheck.is_zero() {
         return Err("--signing-key-check-interval: at least 1".into());
     }
+    let max_rate = flags.max_rate.or(file.runtime.max_rate);
+    if max_rate.is_some_and(|rate| rate < LEAST_RATE) {
+        return Err(format!("--max-rate: at least {LEAST_RATE}; a terminal needs as much"));
+    }
     let root = flags.root_domain.or(file.atsign.root).unwrap_or_else(|| "root.atsign.org".to_owned());
     Ok(Config {
         at_sign: at_sign(&name)?,
@@ -235,6 +250,8 @@ fn check(flags: Flags, file: File) -> Result<Config, String> {
         port,
         tls,
         tls_port,
+        max_rate,
+        journal: flags.journal.or(file.runtime.journal),
         detect_window: window,
         key_recheck: recheck,
         generation: flags.behave_as,
@@ -320,6 +337,7 @@ mod tests {
             (&["-a", "@r", "-i", "h", "--tls-port", "443"], ""),
             (&["-a", "@r", "-i", "h", "--tls-cert", "c.pem"], ""),
             (&["-a", "@r", "-i", "h"], "network: {tls-cert: c.pem}"),
+            (&["-a", "@r", "-i", "h", "--max-rate", "10"], ""),
             (&["-a", "@r", "-i", "h", "--signing-key-check-interval", "0"], ""),
         ] {
             assert!(parse(words, yaml).is_err(), "{words:?} {yaml:?}");

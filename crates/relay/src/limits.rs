@@ -16,8 +16,8 @@ pub const SESSIONS: usize = 1024;
 /// Sessions at the same time of one atSign that asks. An integrator who works on a set of gateways opens one per gateway.
 pub const SESSIONS_PER_ATSIGN: usize = 64;
 
-/// Sockets of guests in all sessions, joined or not: 8192 pairs. Once joined each has two descriptors, a busy
-/// direction two more for its pipe; 16 KiB of kernel memory when idle.
+/// Sockets of guests in all sessions, joined or not: 8192 pairs. A busy direction has two descriptors more for its pipe, and
+/// one while it waits for room; an idle socket has 16 KiB of kernel memory.
 pub const SOCKETS: u32 = 16_384;
 
 /// Sockets of guests that have not authenticated, in all sessions.
@@ -85,6 +85,9 @@ pub const LEFTOVER_BYTES: usize = 16 * 1024;
 /// How often the certificate is read anew: who renews it every two months need not restart the relay.
 pub const TLS_RELOAD: Duration = Duration::from_secs(3600);
 
+/// The slowest pace of a client's sessions: a key exchange of ssh takes some 5 KB.
+pub const LEAST_RATE: u64 = 1024;
+
 /// A guest that is refused has this long to read why.
 pub const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -145,6 +148,8 @@ pub struct RelayLimits {
     pub waiting_per_side: usize,
     /// Pairs of one session.
     pub live_pairs: usize,
+    /// Bytes in a second that all sessions of one client's atSign may carry together, both directions; no bound.
+    pub max_rate: Option<u64>,
     /// Of sessions by ticket.
     pub tickets: HallRules,
 }
@@ -164,6 +169,7 @@ impl Default for RelayLimits {
             unauthenticated_per_side: UNAUTHENTICATED_PER_SIDE,
             waiting_per_side: WAITING_PER_SIDE,
             live_pairs: LIVE_PAIRS,
+            max_rate: None,
             tickets: HallRules::default(),
         }
     }

@@ -12,6 +12,7 @@ use postern_client::{Client, ClientError, Settings, StartError, connect_patientl
 use postern_net::tasks::Tasks;
 use postern_net::tls::{TlsError, Trust};
 use postern_net::{ready, signals};
+use postern_observe::journal::Journal;
 use postern_observe::say;
 use postern_proto::verb::Noop;
 use postern_proto::{AtSign, Notification, Request, Uuid};
@@ -88,6 +89,7 @@ pub(crate) async fn run(config: Config) -> Result<(), SrvdError> {
         bind: config.bind,
         detect_window: config.detect_window,
         key_recheck: config.key_recheck,
+        max_rate: config.max_rate,
         ..RelayLimits::default()
     };
     // Before the login: who cannot have the port need not bother the atServer.
@@ -95,6 +97,10 @@ pub(crate) async fn run(config: Config) -> Result<(), SrvdError> {
         None => Relay::new(limits, tasks.clone()),
         Some(port) => bind(limits, &tasks, port)?,
     };
+    if let Some(path) = &config.journal {
+        let usual = || Journal::standard(&format!("srvd.{}", config.at_sign));
+        relay.keep_journal(if path.as_os_str().is_empty() { usual() } else { Journal::open(path.clone()) });
+    }
     if let Some(files) = &config.tls {
         relay.speak_tls(files.read().map_err(SrvdError::Certificate)?);
     }

@@ -13,6 +13,7 @@ use postern_crypto::{Ed25519PrivateKey, RsaPrivateKey, RsaPublicKey};
 use postern_identity::{DeviceName, Voucher};
 use postern_net::tasks::Tasks;
 use postern_net::tls::{PrivateCa, ServerTls, TlsStream, Trust, connect_relay};
+use postern_observe::journal::{self, Journal};
 use postern_proto::{AtSign, SigningKeyName, Uuid};
 use postern_relay::engine::{KeyRecord, Relay, SigningKeys, TicketKeys, TicketSpec, Unknown};
 use postern_relay::limits::RelayLimits;
@@ -115,7 +116,10 @@ impl House {
     }
 
     fn at(bind: IpAddr, tickets: HallRules) -> Self {
-        let limits = RelayLimits { bind, tickets, ..RelayLimits::default() };
+        Self::with(RelayLimits { bind, tickets, ..RelayLimits::default() })
+    }
+
+    fn with(limits: RelayLimits) -> Self {
         let (tasks, servers) = (Tasks::new(), Arc::<Servers>::default());
         let relay = Relay::with_single_port(limits, tasks.clone(), 0).unwrap();
         let served = [at("client"), at("device")];
@@ -240,6 +244,79 @@ async fn behind_tls_at_the_same_port_and_at_another() {
     assert_eq!(Refusal::parse(&said).unwrap().code, RefusalCode::BadTicket);
     drop((a, b, refused));
     until(|| house.relay.sockets() == (0, 0)).await;
+}
+
+#[tokio::test]
+async fn the_sessions_of_one_client_share_its_rate_and_both_directions_do() {
+    const RATE: u64 = 400_000;
+    let bind = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let house = House::with(RelayLimits { bind, max_rate: Some(RATE), ..RelayLimits::default() });
+    let mut flows = Vec::new();
+    for session in [1, 2] {
+        let a = house.show(&CLIENT.line(&to(session, Side::A))).await;
+        let b = house.show(&DEVICE.line(&to(session, Side::B))).await;
+        let ((from_a, to_a), (from_b, to_b)) = (a.into_split(), b.into_split());
+        flows.extend([(to_a, from_b), (to_b, from_a)]);
+    }
+    let span = Duration::from_secs(3);
+    let until = tokio::time::Instant::now() + span;
+    let counting: Vec<_> = flows
+        .into_iter()
+        .map(|(mut to, mut from)| {
+            tokio::spawn(async move {
+                let (mut carried, mut buffer) = (0_u64, vec![0; 64 * 1024]);
+                let flood = async { while to.write_all(&[0; 16 * 1024]).await.is_ok() {} };
+                let count = async {
+                    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+                        carried += n as u64;
+                    }
+                };
+                let both = async { tokio::join!(flood, count) };
+                let _over = tokio::time::timeout_at(until, both).await;
+                carried
+            })
+        })
+        .collect();
+    let mut carried = Vec::new();
+    for count in counting {
+        carried.push(count.await.unwrap());
+    }
+    let all: u64 = carried.iter().sum();
+    let may = RATE * span.as_secs();
+    assert!((may * 6 / 10..=may * 13 / 10).contains(&all), "{all} of {may}");
+    let (least, most) = (carried.iter().min().unwrap(), carried.iter().max().unwrap());
+    assert!(*least * 2 > *most, "fair: {carried:?}");
+}
+
+#[tokio::test]
+async fn a_journal_says_who_met_whom_and_how_many_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("srvd.jsonl");
+    let house = House::new(HallRules { wait: Duration::from_millis(100), ..HallRules::default() });
+    house.relay.keep_journal(Journal::open(path.clone()));
+    let mut a = house.show(&CLIENT.line(&to(1, Side::A))).await;
+    let mut b = house.show(&DEVICE.line(&to(1, Side::B))).await;
+    talk(&mut a, &mut b, b"question").await;
+    talk(&mut b, &mut a, b"answer").await;
+    drop((a, b));
+    until(|| house.relay.totals().pairs == 1).await;
+    assert_eq!(house.code(&CLIENT.line(&to(2, Side::A))).await, RefusalCode::Alone);
+    assert_eq!(house.code("ticket:nonsense\n").await, RefusalCode::BadTicket);
+    assert!(house.tasks.close_and_wait(SOON).await);
+    drop(house);
+    assert!(journal::verify(&path).unwrap().is_whole());
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let said = |line: &str, words: &[&str]| {
+        let missing: Vec<_> = words.iter().filter(|word| !line.contains(**word)).collect();
+        assert!(missing.is_empty(), "no {missing:?} in {line}");
+    };
+    let session = to(1, Side::A).session.to_string();
+    let who = [r#""who":"@client""#, r#""device":"@device""#, r#""sealed":true"#];
+    said(lines[0], &[&[r#""event":"began""#, session.as_str()], &who[..]].concat());
+    said(lines[1], &[&[r#""event":"ended""#, r#""received":8"#, r#""sent":6"#], &who[..]].concat());
+    said(lines[2], &[&[r#""event":"refused""#, "alone: the other side did not come"], &who[..]].concat());
+    assert_eq!(lines.len(), 3, "strangers leave no line: {text}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 //! little else.
 
 mod copy;
+mod pace;
 mod socket;
 #[cfg(target_os = "linux")]
 mod splice;
@@ -20,6 +21,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+pub use self::pace::Pace;
 use self::socket::Socket;
 pub use self::streams::join_streams;
 
@@ -41,7 +43,20 @@ pub struct Carried {
 /// # Errors
 /// The second value is the failure that ended the join, `Interrupted` after a cancel. Bytes are counted either way.
 pub async fn join(a: TcpStream, b: TcpStream, cancel: CancellationToken) -> (Carried, io::Result<()>) {
-    join_by(a, b, cancel, Way::Best).await
+    join_by(a, b, cancel, Way::Best, None).await
+}
+
+/// Like [`join`], no faster than `pace` allows to all who share it. The bytes are copied.
+///
+/// # Errors
+/// Like [`join`].
+pub async fn join_paced(
+    a: TcpStream,
+    b: TcpStream,
+    cancel: CancellationToken,
+    pace: &Pace,
+) -> (Carried, io::Result<()>) {
+    join_by(a, b, cancel, Way::Copy, Some(pace)).await
 }
 
 /// Like [`join`], through a buffer of [`COPY_BYTES`](crate::limits::COPY_BYTES) in user space: the way on other systems
@@ -50,7 +65,7 @@ pub async fn join(a: TcpStream, b: TcpStream, cancel: CancellationToken) -> (Car
 /// # Errors
 /// Like [`join`].
 pub async fn join_by_copy(a: TcpStream, b: TcpStream, cancel: CancellationToken) -> (Carried, io::Result<()>) {
-    join_by(a, b, cancel, Way::Copy).await
+    join_by(a, b, cancel, Way::Copy, None).await
 }
 
 #[derive(Clone, Copy)]
@@ -59,7 +74,13 @@ enum Way {
     Copy,
 }
 
-async fn join_by(a: TcpStream, b: TcpStream, cancel: CancellationToken, way: Way) -> (Carried, io::Result<()>) {
+async fn join_by(
+    a: TcpStream,
+    b: TcpStream,
+    cancel: CancellationToken,
+    way: Way,
+    pace: Option<&Pace>,
+) -> (Carried, io::Result<()>) {
     let (a, b) = match (Socket::new(a), Socket::new(b)) {
         (Ok(a), Ok(b)) => (a, b),
         (Err(error), _) | (_, Err(error)) => return (Carried::default(), Err(error)),
@@ -69,7 +90,7 @@ async fn join_by(a: TcpStream, b: TcpStream, cancel: CancellationToken, way: Way
         biased; // a cancel is heard even when both directions are always ready
         () = cancel.cancelled() => Err(Failure { error: io::ErrorKind::Interrupted.into(), on: On::Source }),
         outcome = async {
-            tokio::try_join!(there.run(&a, &b, way, &back), back.run(&b, &a, way, &there)).map(drop)
+            tokio::try_join!(there.run(&a, &b, way, pace, &back), back.run(&b, &a, way, pace, &there)).map(drop)
         } => outcome,
     };
     let carried = Carried { a_to_b: there.carried(), b_to_a: back.carried() };
@@ -80,7 +101,7 @@ async fn join_by(a: TcpStream, b: TcpStream, cancel: CancellationToken, way: Way
     let had_its_say = there.ended.is_cancelled() || back.ended.is_cancelled();
     if !(had_its_say && matches!(on, On::Sink)) {
         for socket in [&a, &b] {
-            let _gone_already = SockRef::from(&socket.reads).set_linger(Some(Duration::ZERO));
+            let _gone_already = SockRef::from(&socket.io).set_linger(Some(Duration::ZERO));
         }
     }
     (carried, Err(error))
@@ -119,15 +140,22 @@ impl Failure {
 impl Direction {
     /// Carries bytes until the end of `from`, passes the end on, and stays on the watch until the other direction ends
     /// too: a peer that closed for good (and not only its sending half) shows it by a reset, which nobody else waits for.
-    async fn run(&self, from: &Socket, to: &Socket, way: Way, other: &Self) -> Result<(), Failure> {
+    async fn run(
+        &self,
+        from: &Socket,
+        to: &Socket,
+        way: Way,
+        pace: Option<&Pace>,
+        other: &Self,
+    ) -> Result<(), Failure> {
         match way {
             #[cfg(target_os = "linux")]
             Way::Best => splice::carry(from, to, &self.carried).await?,
             #[cfg(not(target_os = "linux"))]
-            Way::Best => copy::carry(from, to, &self.carried).await?,
-            Way::Copy => copy::carry(from, to, &self.carried).await?,
+            Way::Best => copy::carry(from, to, &self.carried, pace).await?,
+            Way::Copy => copy::carry(from, to, &self.carried, pace).await?,
         }
-        match SockRef::from(&to.writes).shutdown(std::net::Shutdown::Write) {
+        match SockRef::from(&to.io).shutdown(std::net::Shutdown::Write) {
             Err(error) if error.kind() != io::ErrorKind::NotConnected => {
                 return Err(Failure::sink(error));
             }
@@ -138,7 +166,7 @@ impl Direction {
             biased; // the regular end wins
             () = other.ended.cancelled() => Ok(()),
             _ = from.failed() => {
-                let error = from.reads.take_error().ok().flatten();
+                let error = from.io.take_error().ok().flatten();
                 Err(Failure::sink(error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())))
             }
         }

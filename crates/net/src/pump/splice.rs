@@ -19,22 +19,22 @@ pub(super) async fn carry(from: &Socket, to: &Socket, carried: &AtomicU64) -> Re
     loop {
         let Ok(mut pipe) = Pipe::take() else {
             // Out of file descriptors: a buffer does the same work.
-            return copy::carry(from, to, carried).await;
+            return copy::carry(from, to, carried, None).await;
         };
         for turn in 1u32.. {
-            match pipe.fill(&from.reads) {
+            match pipe.fill(&from.io) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 // A socket or kernel that cannot splice says so at once, before a byte has moved.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                    return copy::carry(from, to, carried).await;
+                    return copy::carry(from, to, carried, None).await;
                 }
                 Err(error) => return Err(Failure::source(error)),
             }
             while pipe.holds > 0 {
-                match pipe.drain(&to.writes) {
+                match pipe.drain(&to.io) {
                     Ok(moved) => {
                         carried.fetch_add(moved as u64, Ordering::Relaxed);
                     }

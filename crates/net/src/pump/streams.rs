@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split};
 use tokio_util::sync::CancellationToken;
 
-use super::Carried;
+use super::{Carried, Pace};
 use crate::limits::STREAM_COPY_BYTES;
 
 /// Joins `a` and `b` until both directions have ended, one fails, or `cancel` is cancelled. The end of one direction is
@@ -15,7 +15,12 @@ use crate::limits::STREAM_COPY_BYTES;
 /// # Errors
 /// The second value is the failure that ended the join, `Interrupted` after a cancel: then the caller resets both, so that
 /// a cut stream is never taken for a finished one.
-pub async fn join_streams<A, B>(a: &mut A, b: &mut B, cancel: &CancellationToken) -> (Carried, io::Result<()>)
+pub async fn join_streams<A, B>(
+    a: &mut A,
+    b: &mut B,
+    cancel: &CancellationToken,
+    pace: Option<&Pace>,
+) -> (Carried, io::Result<()>)
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
@@ -27,7 +32,7 @@ where
             biased; // a cancel is heard even when both directions are always ready
             () = cancel.cancelled() => Err(io::ErrorKind::Interrupted.into()),
             outcome = async {
-                tokio::try_join!(carry(from_a, to_b, &there), carry(from_b, to_a, &back)).map(drop)
+                tokio::try_join!(carry(from_a, to_b, &there, pace), carry(from_b, to_a, &back, pace)).map(drop)
             } => outcome,
         }
     };
@@ -38,12 +43,16 @@ async fn carry(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     carried: &AtomicU64,
+    pace: Option<&Pace>,
 ) -> io::Result<()> {
-    let mut buffer = vec![0; STREAM_COPY_BYTES];
+    let mut buffer = vec![0; pace.map_or(STREAM_COPY_BYTES, |pace| pace.piece().min(STREAM_COPY_BYTES))];
     loop {
         let n = from.read(&mut buffer).await?;
         if n == 0 {
             return to.shutdown().await;
+        }
+        if let Some(pace) = pace {
+            pace.pass(n).await;
         }
         to.write_all(&buffer[..n]).await?;
         to.flush().await?;
@@ -74,7 +83,7 @@ mod tests {
             device.shutdown().await.unwrap();
             heard
         };
-        let (answer, heard, (carried, outcome)) = tokio::join!(talk, answers, join_streams(&mut a, &mut b, &cancel));
+        let (answer, heard, (carried, outcome)) = tokio::join!(talk, answers, join_streams(&mut a, &mut b, &cancel, None));
         outcome.unwrap();
         assert_eq!((answer, heard), (b"answer".to_vec(), b"question that is long".to_vec()));
         assert_eq!(carried, Carried { a_to_b: 21, b_to_a: 6 });
@@ -86,7 +95,7 @@ mod tests {
         let (_device, mut b) = tokio::io::duplex(8);
         let cancel = CancellationToken::new();
         cancel.cancel();
-        let (_, outcome) = join_streams(&mut a, &mut b, &cancel).await;
+        let (_, outcome) = join_streams(&mut a, &mut b, &cancel, None).await;
         assert_eq!(outcome.unwrap_err().kind(), io::ErrorKind::Interrupted);
     }
 }

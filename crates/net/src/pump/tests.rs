@@ -33,7 +33,7 @@ async fn joined(way: Way) -> Joined {
     let (a, inner_a) = pair().await;
     let (b, inner_b) = pair().await;
     let cancel = CancellationToken::new();
-    let pump = tokio::spawn(join_by(inner_a, inner_b, cancel.clone(), way));
+    let pump = tokio::spawn(join_by(inner_a, inner_b, cancel.clone(), way, None));
     Joined { a, b, cancel, pump }
 }
 

@@ -57,6 +57,10 @@ pub(super) struct Network {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub(super) struct Runtime {
+    /// Ours.
+    pub(super) journal: Option<PathBuf>,
+    /// Ours.
+    pub(super) max_rate: Option<u64>,
     pub(super) log_traffic: bool,
     pub(super) verbose: bool,
     per_session_storage: Option<bool>,

@@ -4,7 +4,7 @@ use std::io;
 use std::mem;
 use std::sync::Arc;
 
-use postern_net::pump::Carried;
+use postern_net::pump::{Carried, Pace};
 use postern_net::seats::{Seat, SettledSeat};
 use postern_net::tls::ServerTls;
 use postern_proto::SigningKeyName;
@@ -60,13 +60,18 @@ pub(super) struct Admitted {
 /// A live pair. Its end is told when it is dropped, so that no way out can forget it.
 pub(super) struct Pair {
     a: SocketId,
+    pace: Option<Arc<Pace>>,
     carried: Carried,
     ended: mpsc::UnboundedSender<(SocketId, Carried)>,
 }
 
 impl Pair {
-    pub(super) fn new(a: SocketId, ended: mpsc::UnboundedSender<(SocketId, Carried)>) -> Self {
-        Self { a, carried: Carried::default(), ended }
+    pub(super) fn new(
+        a: SocketId,
+        pace: Option<Arc<Pace>>,
+        ended: mpsc::UnboundedSender<(SocketId, Carried)>,
+    ) -> Self {
+        Self { a, pace, carried: Carried::default(), ended }
     }
 }
 
@@ -180,7 +185,7 @@ async fn join(a: Guest, partner: oneshot::Receiver<Guest>, mut pair: Pair, stop:
         };
         if early.is_ok() {
             let _seats = (a.seat, b.seat);
-            let (carried, outcome) = socket::join(a.socket, b.socket, stop).await;
+            let (carried, outcome) = socket::join(a.socket, b.socket, stop, pair.pace.as_deref()).await;
             pair.carried.a_to_b = carried.a_to_b + early_a.len() as u64;
             pair.carried.b_to_a = carried.b_to_a + early_b.len() as u64;
             outcome

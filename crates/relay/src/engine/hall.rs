@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use postern_client::trust::now_ms;
 use postern_net::pump::Carried;
-use postern_rendezvous::{Hall, HallAction, SocketId};
+use postern_observe::journal::{Entry, Event};
+use postern_rendezvous::{Hall, HallAction, SocketId, TicketTo};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -24,13 +25,25 @@ struct Running {
     stop: CancellationToken,
     hall: Hall,
     next_id: u64,
-    /// How to reach the guests that are not joined yet.
-    fates: BTreeMap<SocketId, oneshot::Sender<Fate>>,
-    /// Cuts the pair of this socket of side A.
-    cuts: BTreeMap<SocketId, CancellationToken>,
+    /// The guests that are not joined yet.
+    waiting: BTreeMap<SocketId, Waiting>,
+    /// By their socket of side A.
+    live: BTreeMap<SocketId, Live>,
     news: mpsc::Sender<News>,
     /// Never holds more than there are sessions: each pair tells once, when it is dropped.
     pairs: mpsc::UnboundedSender<(SocketId, Carried)>,
+}
+
+struct Waiting {
+    /// How to reach it.
+    fate: oneshot::Sender<Fate>,
+    to: TicketTo,
+}
+
+struct Live {
+    to: TicketTo,
+    cut: CancellationToken,
+    since: Instant,
 }
 
 /// Runs until the relay stops.
@@ -39,8 +52,8 @@ pub(super) async fn run(shared: Arc<Shared>, mut arrivals: mpsc::Receiver<Arriva
     let (pairs, mut heard_pairs) = mpsc::unbounded_channel();
     let stop = shared.tasks.token().clone();
     let hall = Hall::new(shared.limits.tickets);
-    let (fates, cuts) = (BTreeMap::new(), BTreeMap::new());
-    let mut running = Running { shared, stop: stop.clone(), hall, next_id: 0, fates, cuts, news, pairs };
+    let (waiting, live) = (BTreeMap::new(), BTreeMap::new());
+    let mut running = Running { shared, stop: stop.clone(), hall, next_id: 0, waiting, live, news, pairs };
     loop {
         while let Some(action) = running.hall.next_action() {
             running.act(action);
@@ -63,10 +76,10 @@ pub(super) async fn run(shared: Arc<Shared>, mut arrivals: mpsc::Receiver<Arriva
     while let Some(action) = running.hall.next_action() {
         running.act(action);
     }
-    let Running { shared, pairs, .. } = running;
-    drop(pairs);
-    while let Some((_, carried)) = heard_pairs.recv().await {
-        shared.count_pair(carried);
+    // The last of its kind is in the pairs.
+    drop(std::mem::replace(&mut running.pairs, mpsc::unbounded_channel().0));
+    while let Some((a, carried)) = heard_pairs.recv().await {
+        running.pair_ended(a, carried);
     }
 }
 
@@ -75,7 +88,7 @@ impl Running {
         let id = SocketId(self.next_id);
         self.next_id += 1;
         let (fate, heard_fate) = oneshot::channel();
-        self.fates.insert(id, fate);
+        self.waiting.insert(id, Waiting { fate, to: ticket.to().clone() });
         let keeper = Keeper { side: ticket.to().side, id, prove: None, news: self.news.clone() };
         self.shared.tasks.spawn(keeper.keep(guest, heard_fate));
         self.hall.arrive(id, &ticket, Instant::now(), now_ms());
@@ -87,14 +100,18 @@ impl Running {
             HallAction::Refuse { id, refusal } => {
                 debug!(id = id.0, code = refusal.code.as_str(), "guest with a ticket refused");
                 self.shared.counters.tickets_refused.fetch_add(1, Ordering::Relaxed);
-                if let Some(fate) = self.fates.remove(&id) {
-                    drop(fate.send(Fate::Refuse(refusal)));
+                if let Some(guest) = self.waiting.remove(&id) {
+                    self.shared.record(|| Entry {
+                        why: Some(format!("{}: {}", refusal.code.as_str(), refusal.text)),
+                        ..entry(Event::Refused, &guest.to)
+                    });
+                    drop(guest.fate.send(Fate::Refuse(refusal)));
                 }
             }
             HallAction::Cut { a } => {
                 debug!(a = a.0, "pair cut: its session goes on elsewhere");
-                if let Some(cut) = self.cuts.remove(&a) {
-                    cut.cancel();
+                if let Some(live) = self.live.get(&a) {
+                    live.cut.cancel();
                 }
             }
         }
@@ -102,22 +119,32 @@ impl Running {
 
     /// Lets `b` hand its socket to `a`. If one of them has died this very moment, the pair is dropped, which is its end.
     fn join(&mut self, a: SocketId, b: SocketId) {
-        let pair = Pair::new(a, self.pairs.clone());
-        let (Some(fate_a), Some(fate_b)) = (self.fates.remove(&a), self.fates.remove(&b)) else {
-            return;
+        // One that has died is reported twice, as the end of the pair too.
+        let pair = |pace| Pair::new(a, pace, self.pairs.clone());
+        let (Some(guest_a), Some(guest_b)) = (self.waiting.remove(&a), self.waiting.remove(&b)) else {
+            return drop(pair(None));
         };
+        let pair = pair(self.shared.paces.of(guest_a.to.client.as_str()));
         let cut = self.stop.child_token();
-        self.cuts.insert(a, cut.clone());
+        self.shared.record(|| entry(Event::Began, &guest_a.to));
+        self.live.insert(a, Live { to: guest_a.to, cut: cut.clone(), since: Instant::now() });
         debug!(a = a.0, b = b.0, "guests with tickets joined");
         let (give, take) = oneshot::channel();
-        if fate_a.send(Fate::Receive { partner: take, pair, stop: cut }).is_ok() {
-            drop(fate_b.send(Fate::Give(give)));
+        if guest_a.fate.send(Fate::Receive { partner: take, pair, stop: cut }).is_ok() {
+            drop(guest_b.fate.send(Fate::Give(give)));
         }
     }
 
     fn pair_ended(&mut self, a: SocketId, carried: Carried) {
-        self.cuts.remove(&a);
         self.shared.count_pair(carried);
+        if let Some(live) = self.live.remove(&a) {
+            self.shared.record(|| Entry {
+                sent: Some(carried.b_to_a),
+                received: Some(carried.a_to_b),
+                seconds: Some(live.since.elapsed().as_secs()),
+                ..entry(Event::Ended, &live.to)
+            });
+        }
         debug!(a = a.0, ?carried, "pair ended");
         self.hall.ended(a);
     }
@@ -125,11 +152,23 @@ impl Running {
     fn hear(&mut self, news: &News) {
         match news {
             News::Gone { id, .. } => {
-                self.fates.remove(id);
+                self.waiting.remove(id);
                 self.hall.gone(*id);
             }
             // Guests in the hall have nothing to prove any more.
             News::Authenticated { .. } | News::Failed { .. } => {}
         }
+    }
+}
+
+/// What the journal says of a session.
+fn entry(event: Event, to: &TicketTo) -> Entry {
+    Entry {
+        session: Some(to.session.to_string()),
+        who: Some(to.client.to_string()),
+        device: Some(to.device.to_string()),
+        sealed: Some(true),
+        epoch: Some(to.epoch),
+        ..Entry::of(event)
     }
 }

@@ -4,6 +4,7 @@ mod budget;
 mod entrance;
 mod guest;
 mod hall;
+mod paces;
 mod proof;
 mod session;
 mod socket;
@@ -26,6 +27,7 @@ use postern_net::seats::Seats;
 use postern_net::tasks::Tasks;
 use postern_net::tcp;
 use postern_net::tls::ServerTls;
+use postern_observe::journal::{Entry, Journal};
 use postern_proto::SigningKeyName;
 use postern_rendezvous::{AuthMode, EscrParties, Expected, HashAlgo, Side};
 use tokio::net::TcpListener;
@@ -205,6 +207,8 @@ struct Shared {
     desk: OnceLock<Arc<ticket::Desk>>,
     budget: Arc<budget::Budget>,
     tls: Mutex<Option<ServerTls>>,
+    paces: paces::Paces,
+    journal: OnceLock<Journal>,
     knock_port: OnceLock<Option<NonZeroU16>>,
 }
 
@@ -257,6 +261,7 @@ impl Relay {
         let (single_port, entrance) = port.unzip();
         let shared = Shared {
             seats: Seats::new(limits.seats),
+            paces: paces::Paces::new(limits.max_rate),
             limits,
             tasks,
             open: Mutex::default(),
@@ -266,6 +271,7 @@ impl Relay {
             desk: OnceLock::new(),
             budget: Arc::default(),
             tls: Mutex::default(),
+            journal: OnceLock::new(),
             knock_port: OnceLock::new(),
         };
         Self { shared: Arc::new(shared) }
@@ -370,6 +376,11 @@ impl Relay {
         true
     }
 
+    /// From now on sessions are told to this journal.
+    pub fn keep_journal(&self, journal: Journal) {
+        drop(self.shared.journal.set(journal));
+    }
+
     /// From now on guests with tickets may speak TLS first, with this certificate.
     pub fn speak_tls(&self, tls: ServerTls) {
         *self.shared.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(tls);
@@ -435,6 +446,12 @@ impl Shared {
     /// The counts are changed in single steps, so a poisoned lock is still good.
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self, entry: impl FnOnce() -> Entry) {
+        if let Some(journal) = self.journal.get() {
+            journal.record(entry());
+        }
     }
 
     fn tls(&self) -> Option<ServerTls> {

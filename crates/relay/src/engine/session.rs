@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use postern_net::pump::Carried;
 use postern_net::tcp;
+use postern_observe::journal::{Entry, Event};
 use postern_proto::SigningKeyName;
 use postern_rendezvous::limits::KEYS_PER_SESSION;
 use postern_rendezvous::{Action, Meeting, MeetingRules, Side, SocketId, Why};
@@ -92,7 +93,34 @@ impl Running {
         }
     }
 
-    pub(super) async fn run(mut self) -> Tally {
+    pub(super) async fn run(self) -> Tally {
+        let started = Instant::now();
+        self.permit.shared.record(|| self.entry(Event::Began));
+        let shared = Arc::clone(&self.permit.shared);
+        let ended = self.entry(Event::Ended);
+        let tally = self.drive().await;
+        shared.record(|| Entry {
+            sent: Some(tally.carried.b_to_a),
+            received: Some(tally.carried.a_to_b),
+            seconds: Some(started.elapsed().as_secs()),
+            ..ended
+        });
+        tally
+    }
+
+    /// What the journal says of this session.
+    fn entry(&self, event: Event) -> Entry {
+        let spec = &self.live.spec;
+        Entry {
+            session: Some(spec.expected.session_id.clone()),
+            who: Some(spec.requester.clone()),
+            device: spec.escr.as_ref().map(|escr| escr.parties.device.to_string()),
+            sealed: Some(false),
+            ..Entry::of(event)
+        }
+    }
+
+    async fn drive(mut self) -> Tally {
         let (news, heard_news) = mpsc::channel(EVENTS);
         let (pairs, heard_pairs) = mpsc::unbounded_channel();
         let mouths = Mouths { news, pairs };
@@ -136,7 +164,8 @@ impl Running {
 
     /// Lets `b` hand its socket to `a`. If one of them has died this very moment, the pair is dropped, which is its end.
     fn join(&mut self, a: SocketId, b: SocketId, mouths: &Mouths) {
-        let pair = Pair::new(a, mouths.pairs.clone());
+        let pace = self.permit.shared.paces.of(&self.live.spec.requester);
+        let pair = Pair::new(a, pace, mouths.pairs.clone());
         let (Some(fate_a), Some(fate_b)) = (self.fates.remove(&a), self.fates.remove(&b)) else {
             return;
         };

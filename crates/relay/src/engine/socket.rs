@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use postern_net::pump::{self, Carried};
+use postern_net::pump::{self, Carried, Pace};
 use postern_net::tcp;
 use postern_net::tls::ServerStream;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, Interest, ReadBuf};
@@ -55,11 +55,17 @@ impl Socket {
 }
 
 /// Joins two sockets to the end; bytes are counted whatever it is.
-pub(super) async fn join(a: Socket, b: Socket, stop: CancellationToken) -> (Carried, io::Result<()>) {
-    match (a, b) {
-        (Socket::Plain(a), Socket::Plain(b)) => pump::join(a, b, stop).await,
-        (mut a, mut b) => {
-            let (carried, outcome) = pump::join_streams(&mut a, &mut b, &stop).await;
+pub(super) async fn join(
+    a: Socket,
+    b: Socket,
+    stop: CancellationToken,
+    pace: Option<&Pace>,
+) -> (Carried, io::Result<()>) {
+    match (a, b, pace) {
+        (Socket::Plain(a), Socket::Plain(b), None) => pump::join(a, b, stop).await,
+        (Socket::Plain(a), Socket::Plain(b), Some(pace)) => pump::join_paced(a, b, stop, pace).await,
+        (mut a, mut b, pace) => {
+            let (carried, outcome) = pump::join_streams(&mut a, &mut b, &stop, pace).await;
             if outcome.is_err() {
                 for socket in [&a, &b] {
                     drop(tcp::reset_when_closed(socket.tcp()));
