@@ -2,30 +2,40 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use postern_net::tls::PrivateCa;
 use postern_testkit::limits::SESSION;
 use postern_testkit::{NatNetwork, Options, Place, Places, World, run, say};
 
+/// The server's port.
+const SERVER: u16 = 6464;
+/// What is let out nearly everywhere.
+const HTTPS: u16 = 443;
 /// The proxy's port.
 const PROXY: u16 = 3128;
 /// Who is let out fails at once, or is waited for.
 const AT_ONCE: Duration = Duration::from_secs(20);
 
-fn walled_in(test: impl FnOnce(&NatNetwork, &World) -> anyhow::Result<()>) -> anyhow::Result<()> {
+fn walled_in(
+    relay_words: impl FnOnce(&NatNetwork) -> anyhow::Result<Vec<String>>,
+    test: impl FnOnce(&NatNetwork, &World) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let Some(network) = NatNetwork::build_or_skip()? else { return Ok(()) };
     let places = Places { client: network.client(), server: network.server(), device: network.device() };
-    let world = World::start(Options { places, ..Options::default() })?;
+    let world = World::start(Options { places, relay_words: relay_words(&network)?, ..Options::default() })?;
     let outcome = test(&network, &world);
     outcome.with_context(|| world.last_words())
 }
 
 #[test]
 fn ssh_through_a_proxy_where_nothing_else_is_let_out() -> anyhow::Result<()> {
-    walled_in(|network, world| {
+    let usual = |_: &NatNetwork| Ok(Vec::new());
+    walled_in(usual, |network, world| {
         network.let_client_reach_only(&[PROXY])?;
         let command = |proxy: Option<String>| {
             let mut sshnp = world.sshnp();
@@ -52,6 +62,43 @@ fn ssh_through_a_proxy_where_nothing_else_is_let_out() -> anyhow::Result<()> {
             ensure!(wrong.stderr.contains("user or password"), "{}", wrong.stderr);
             ensure!(!wrong.stderr.contains("me:wrong"), "the password is shown: {}", wrong.stderr);
         }
+        Ok(())
+    })
+}
+
+#[test]
+fn ssh_through_the_relay_behind_tls_where_nothing_else_is_let_out() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let path = |name: &str| dir.path().join(name);
+    let certified = |network: &NatNetwork| {
+        let ca = PrivateCa::make(&[], &[network.server().address()])?;
+        for (name, pem) in [("ca.pem", &ca.ca_pem), ("cert.pem", &ca.cert_pem), ("key.pem", &*ca.key_pem)] {
+            std::fs::write(path(name), pem)?;
+        }
+        let file = |name| path(name).display().to_string();
+        let port = HTTPS.to_string();
+        let words = ["--tls-cert", &file("cert.pem"), "--tls-key", &file("key.pem"), "--tls-port", &port];
+        Ok(words.map(str::to_owned).to_vec())
+    };
+    walled_in(certified, |network, world| {
+        network.let_client_reach_only(&[SERVER, HTTPS])?;
+        // The relay's certificate is of another authority than the server's: both are to be believed.
+        let both = path("both.pem");
+        let authorities = [std::fs::read(world.ca_file())?, std::fs::read(path("ca.pem"))?].concat();
+        std::fs::write(&both, authorities)?;
+        let command = |ca: Option<&Path>| {
+            let mut sshnp = world.sshnp();
+            if let Some(ca) = ca {
+                sshnp.env("POSTERN_CA_FILE", ca);
+            }
+            sshnp.args(["--", "echo through"]);
+            run(sshnp, SESSION)
+        };
+        let output = command(Some(&both))?.success()?;
+        ensure!(output.text().contains("through"), "{:?}", output.text());
+        say(format_args!("behind TLS at port {HTTPS}: {:.2?}", output.took));
+        let stranger = command(None)?.exited(1)?;
+        ensure!(stranger.stderr.contains("certificate not accepted"), "{}", stranger.stderr);
         Ok(())
     })
 }
