@@ -207,30 +207,40 @@ pub(crate) async fn beside(
             None
         });
         let _ = tell_line.send(line);
-        let Ok((line, knocked)) = hear_knocked.await else { return std::future::pending().await };
+        let Ok((line, knocked)) = hear_knocked.await else { return Ok(None) };
         match line.meet(knocked, local, common.ping_timeout, tasks).await {
             Ok(session) => {
                 line.tell(&session, steps);
                 line.look_at_relays_again(tasks);
-                Ok(Way::Sealed(session))
+                Ok(Some(Way::Sealed(session)))
             }
             Err(trouble) if trouble.ends_both() => Err(trouble),
             Err(trouble) => {
                 tracing::debug!(%trouble, "no sealed session");
                 line.forget_places(&trouble);
                 why_not_sealed.replace(Some(trouble));
-                std::future::pending().await
+                Ok(None)
             }
         }
     };
-    tokio::select! {
+    let legacy = async {
+        let standing = setup.run(answers, making, Some(offering)).await?;
+        Ok(Way::Legacy(Box::new(standing)))
+    };
+    let (mut sealed, mut legacy) = (Box::pin(sealed), Box::pin(legacy));
+    let outcome = tokio::select! {
         biased;
-        sealed = sealed => sealed,
-        legacy = Box::pin(setup.run(answers, making, Some(offering))) => match legacy {
-            Ok(standing) => Ok(Way::Legacy(Box::new(standing))),
-            Err(trouble) => Err(why_not_sealed.take().unwrap_or(trouble)),
+        way = &mut sealed => match way? {
+            Some(way) => return Ok(way),
+            None => legacy.await,
         },
-    }
+        outcome = &mut legacy => match outcome {
+            // Maybe the network lets us to the relay's one port, and not to those of this session.
+            Err(trouble @ Trouble::RelayPort(..)) => sealed.await?.ok_or(trouble),
+            outcome => outcome,
+        },
+    };
+    outcome.map_err(|trouble| why_not_sealed.take().unwrap_or(trouble))
 }
 
 /// A relay says so when the other side did not come.
