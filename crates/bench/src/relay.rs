@@ -93,7 +93,8 @@ struct Pair {
 /// Opens the sessions at a steady pace and looks at the relay.
 pub(crate) fn run(accounts: &Accounts, site: &Site, sessions: usize) -> anyhow::Result<Figures> {
     postern_net::tcp::raise_file_limit();
-    let clients = MORE_CLIENTS.get(..sessions.div_ceil(RELAY_PER_CLIENT)).context("more sessions than atSigns for them")?;
+    let clients =
+        MORE_CLIENTS.get(..sessions.div_ceil(RELAY_PER_CLIENT)).context("more sessions than atSigns for them")?;
     let house = House::stand_relay(accounts, site, clients)?;
     let crowd = Crowd::of(&house, FLEET_HEARTBEAT)?;
     let guest = |name: &str, device: Option<&str>| crowd.run(guest(&crowd, &house, name, device));

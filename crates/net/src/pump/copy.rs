@@ -3,18 +3,13 @@
 use std::io::{self, Read as _, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::pace::Pace;
 use super::Failure;
+use super::pace::Pace;
 use super::socket::Socket;
 use crate::limits::{COPY_BYTES, TURNS};
 
 /// Copies until the end of `from`. The buffer exists only while there is something to read.
-pub(super) async fn carry(
-    from: &Socket,
-    to: &Socket,
-    carried: &AtomicU64,
-    pace: Option<&Pace>,
-) -> Result<(), Failure> {
+pub(super) async fn carry(from: &Socket, to: &Socket, carried: &AtomicU64, pace: Option<&Pace>) -> Result<(), Failure> {
     loop {
         let mut buffer = vec![0; pace.map_or(COPY_BYTES, Pace::piece)];
         for turn in 1u32.. {

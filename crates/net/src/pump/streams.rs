@@ -83,7 +83,8 @@ mod tests {
             device.shutdown().await.unwrap();
             heard
         };
-        let (answer, heard, (carried, outcome)) = tokio::join!(talk, answers, join_streams(&mut a, &mut b, &cancel, None));
+        let (answer, heard, (carried, outcome)) =
+            tokio::join!(talk, answers, join_streams(&mut a, &mut b, &cancel, None));
         outcome.unwrap();
         assert_eq!((answer, heard), (b"answer".to_vec(), b"question that is long".to_vec()));
         assert_eq!(carried, Carried { a_to_b: 21, b_to_a: 6 });

@@ -66,11 +66,7 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    pub(super) fn new(
-        a: SocketId,
-        pace: Option<Arc<Pace>>,
-        ended: mpsc::UnboundedSender<(SocketId, Carried)>,
-    ) -> Self {
+    pub(super) fn new(a: SocketId, pace: Option<Arc<Pace>>, ended: mpsc::UnboundedSender<(SocketId, Carried)>) -> Self {
         Self { a, pace, carried: Carried::default(), ended }
     }
 }
