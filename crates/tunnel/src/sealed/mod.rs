@@ -224,7 +224,7 @@ pub(crate) async fn beside(
         }
     };
     let legacy = async {
-        let standing = setup.run(answers, making, Some(offering)).await?;
+        let standing = Box::pin(setup.run(answers, making, Some(offering))).await?;
         Ok(Way::Legacy(Box::new(standing)))
     };
     let (mut sealed, mut legacy) = (Box::pin(sealed), Box::pin(legacy));
