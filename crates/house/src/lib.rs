@@ -17,7 +17,7 @@ use postern_testkit::limits::SESSION;
 use postern_testkit::{Listener, ListenerWatch, NatNetwork, Options, Place, Places, World, run, say, user_name};
 
 pub use matrix::Matrix;
-pub use own_tools::{OwnTools, Sharing, environment_or_skip, programs_or_skip};
+pub use own_tools::{OwnTools, Sharing, Told, environment_or_skip, programs_or_skip};
 
 /// Port of a service in the device's network, beside the device: the device itself listens on nothing.
 pub const NEIGHBOUR_PORT: u16 = 7000;

@@ -1,6 +1,6 @@
 //! A person's own ssh, and what runs over it, with the block that `postern ssh-config` writes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail, ensure};
@@ -28,6 +28,17 @@ impl Sharing {
     }
 }
 
+/// What a person wrote into the configuration of the clients.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told<'a> {
+    /// Key type and key of the device's ssh server; they count instead of those that the device tells.
+    pub host_key: Option<&'a str>,
+    /// Relays, separated by commas; by default the house's one.
+    pub relays: Option<&'a str>,
+    /// Keys; by default the first ones of the client's atSign.
+    pub key_file: Option<&'a Path>,
+}
+
 /// Files in the client's home: how its programs find the device, and ssh's configuration with our block at its end.
 ///
 /// Whatever ssh wants to know from the person comes to a program that writes it down and gives no answer, so that a
@@ -38,24 +49,23 @@ pub struct OwnTools {
 }
 
 impl OwnTools {
-    /// `host_key`: key type and key of the device's ssh server as the person wrote it down; without one the keys come
-    /// from the device itself.
-    pub fn prepare(world: &World, host_key: Option<&str>) -> anyhow::Result<Self> {
-        Self::prepare_with(world, host_key, &[World::RELAY])
+    /// With what there is without a word of the person's own: the host keys come from the device, signed.
+    pub fn prepare(world: &World) -> anyhow::Result<Self> {
+        Self::prepare_with(world, Told::default())
     }
 
-    /// The same with these relays.
-    pub fn prepare_with(world: &World, host_key: Option<&str>, relays: &[&str]) -> anyhow::Result<Self> {
+    /// With what the person wrote down.
+    pub fn prepare_with(world: &World, told: Told<'_>) -> anyhow::Result<Self> {
         let tools = Self { home: world.home_of(World::CLIENT) };
         let mut yaml = format!(
             "from: \"{}\"\nto: \"{}\"\nrelay: \"{}\"\nroot: {}\nkey-file: {}\npatience: 4s\n",
             World::CLIENT,
             World::DEVICE,
-            relays.join(","),
+            told.relays.unwrap_or(World::RELAY),
             world.root(),
-            world.key_file(World::CLIENT).display(),
+            told.key_file.unwrap_or(&world.key_file(World::CLIENT)).display(),
         );
-        if let Some(key) = host_key {
+        if let Some(key) = told.host_key {
             yaml.push_str(&format!("hosts:\n  {}: {{host-keys: [\"{key}\"]}}\n", World::DEVICE_NAME));
         }
         let config = tools.home.join("config.yaml");
@@ -78,12 +88,6 @@ impl OwnTools {
         std::fs::write(&askpass, asked)?;
         std::fs::set_permissions(&askpass, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
         Ok(tools)
-    }
-
-    /// The host key of the device's ssh server, as its owner would tell it.
-    pub fn true_host_key(world: &World) -> anyhow::Result<String> {
-        let text = std::fs::read_to_string(world.dir().join("ssh_host_ed25519_key.pub"))?;
-        Ok(text.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
     }
 
     /// What ssh calls the device.
@@ -172,8 +176,7 @@ pub fn programs_or_skip(programs: &[&str]) -> anyhow::Result<bool> {
 /// # Errors
 /// Under CI it must be there.
 pub fn environment_or_skip(name: &str) -> anyhow::Result<Option<PathBuf>> {
-    let root =
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("we lie in the workspace")?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("we lie in the workspace")?;
     let bin = root.join("target/requirements").join(name).join("bin");
     let missing: &[&str] = if bin.is_dir() { &[] } else { &[name] };
     Ok(missing_or_skip(missing)?.then_some(bin))

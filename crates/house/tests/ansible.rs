@@ -72,7 +72,7 @@ struct Ansible {
 
 impl Ansible {
     fn prepare(world: &World, bin: PathBuf) -> anyhow::Result<Self> {
-        let tools = OwnTools::prepare(world, Some(&OwnTools::true_host_key(world)?))?;
+        let tools = OwnTools::prepare(world)?;
         let dir = world.dir().join("ansible");
         for sharing in Sharing::BOTH {
             std::fs::create_dir_all(sockets(&dir, sharing))?;

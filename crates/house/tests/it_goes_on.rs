@@ -9,7 +9,7 @@ use std::process::{ChildStdin, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use postern_house::{OwnTools, Sharing, behind_nat, checksum, in_house, random_file};
+use postern_house::{OwnTools, Sharing, Told, behind_nat, checksum, in_house, random_file};
 use postern_testkit::limits::{COMMAND, POLL, SESSION};
 use postern_testkit::{Mark, Options, Piece, Process, World, run, say};
 
@@ -35,8 +35,9 @@ fn a_shell_and_a_copy_go_on_whatever_happens_on_the_way() -> anyhow::Result<()> 
     behind_nat(|house| {
         add_relay(house)?;
         let mut second = house.start_relay(house.srvd(SECOND))?;
-        let tools = OwnTools::prepare_with(house, Some(&OwnTools::true_host_key(house)?), &[World::RELAY, SECOND])?;
-        let mut shell = Shell::open(house, &["-r", &format!("{},{SECOND}", World::RELAY)])?;
+        let relays = format!("{},{SECOND}", World::RELAY);
+        let tools = OwnTools::prepare_with(house, Told { relays: Some(&relays), ..Told::default() })?;
+        let mut shell = Shell::open(house, &["-r", &relays])?;
         shell.answers()?;
 
         let (original, copy) = (house.dir().join("original"), house.dir().join("copy"));

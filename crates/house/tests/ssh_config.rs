@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use postern_house::{OwnTools, Sharing, in_house};
+use postern_house::{OwnTools, Sharing, Told, in_house};
 use postern_testkit::{Options, Piece, World, say};
 
 #[test]
 fn a_wrong_host_key_is_refused() -> anyhow::Result<()> {
     in_house(Options::default(), |world| {
         let wrong = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
-        let tools = OwnTools::prepare(world, Some(wrong))?;
+        let tools = OwnTools::prepare_with(world, Told { host_key: Some(wrong), ..Told::default() })?;
         let output = tools.on_device(world, Sharing::Alone, "echo inside")?.exited(255)?;
         ensure!(output.stdout.is_empty(), "{:?}", output.text());
         ensure!(output.stderr.contains("Host key verification failed"), "{}", output.stderr);
@@ -23,7 +23,7 @@ fn a_wrong_host_key_is_refused() -> anyhow::Result<()> {
 #[test]
 fn an_offline_device_is_told_by_ssh_itself() -> anyhow::Result<()> {
     in_house(Options::default(), |world| {
-        let tools = OwnTools::prepare(world, Some(&OwnTools::true_host_key(world)?))?;
+        let tools = OwnTools::prepare(world)?;
         world.kill_piece(Piece::Device)?;
         for sharing in Sharing::BOTH {
             let output = tools.on_device(world, sharing, "echo inside")?.exited(255)?;

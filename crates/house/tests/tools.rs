@@ -1,17 +1,21 @@
 //! People's own ssh, scp, sftp, rsync and git go to a device by its name alone: `StrictHostKeyChecking yes`, nothing is
-//! asked, each with a connection of its own and over one that ssh keeps.
+//! asked, each with a connection of its own and over one that ssh keeps. Nobody wrote a host key down: the device signs them.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use postern_house::{OwnTools, Sharing, checksum, in_house, programs_or_skip, random_file};
+use postern_house::enrolment::{decide, enrol};
+use postern_house::{OwnTools, Sharing, Told, checksum, in_house, programs_or_skip, random_file};
 use postern_testkit::limits::SESSION;
 use postern_testkit::{Options, Output, Process, World, run, say};
 
 /// Mebibytes of a copied file: many records of every cipher on the way, many windows of ssh's own.
 const FILE_MIB: u64 = 4;
+/// A session is over this long after what it stands on was taken away, and the processes around it.
+const GONE: Duration = Duration::from_secs(12);
 
 #[test]
 fn ssh_scp_sftp_rsync_and_git_work_and_nothing_is_asked() -> anyhow::Result<()> {
@@ -19,7 +23,7 @@ fn ssh_scp_sftp_rsync_and_git_work_and_nothing_is_asked() -> anyhow::Result<()> 
         return Ok(());
     }
     in_house(Options::default(), |world| {
-        let tools = OwnTools::prepare(world, Some(&OwnTools::true_host_key(world)?))?;
+        let tools = OwnTools::prepare(world)?;
         for sharing in Sharing::BOTH {
             let room = world.dir().join(format!("{sharing:?}"));
             std::fs::create_dir(&room)?;
@@ -42,11 +46,11 @@ fn ssh_scp_sftp_rsync_and_git_work_and_nothing_is_asked() -> anyhow::Result<()> 
 #[test]
 fn a_question_would_be_seen() -> anyhow::Result<()> {
     in_house(Options::default(), |world| {
-        let tools = OwnTools::prepare(world, None)?;
+        let tools = OwnTools::prepare(world)?;
         let mut command = tools.ssh(world, "ssh", Sharing::Alone);
         // Without a file to write to, ssh does not even ask.
         let file = format!("UserKnownHostsFile={}", world.dir().join("known_hosts").display());
-        command.args(["-o", "StrictHostKeyChecking=ask", "-o", &file]);
+        command.args(["-o", "StrictHostKeyChecking=ask", "-o", "KnownHostsCommand=none", "-o", &file]);
         command.args([&OwnTools::host(), "true"]);
         let output = run(command, SESSION)?.exited(255)?;
         let asked = tools.asked();
@@ -55,6 +59,30 @@ fn a_question_would_be_seen() -> anyhow::Result<()> {
             "ssh asked only: {asked:?}\n{}",
             output.stderr
         );
+        Ok(())
+    })
+}
+
+/// The laptop is lost: its enrolment is revoked, and its shell is over, with the reason.
+#[test]
+fn a_revoked_enrolment_ends_a_live_ssh() -> anyhow::Result<()> {
+    in_house(Options::default(), |world| {
+        let (keys, id) = enrol(world)?;
+        let tools = OwnTools::prepare_with(world, Told { key_file: Some(&keys), ..Told::default() })?;
+        let mut shell = tools.ssh(world, "ssh", Sharing::Alone);
+        shell.args(["-tt", &OwnTools::host()]);
+        let mut shell = Process::start_with(shell, Stdio::piped())?;
+        let mut keyboard = shell.stdin().context("standard input was asked for")?;
+        keyboard.write_all(b"echo sum-$((40+2))\n")?;
+        shell.wait_for_stdout(SESSION, |screen| screen.contains("sum-42"))?;
+        decide(world, "revoke", &id)?;
+        let revoked = Instant::now();
+        let ended = shell.wait(SESSION)?.exited(255)?;
+        say(format_args!("over after {:.1?}: {}", revoked.elapsed(), ended.stderr));
+        ensure!(revoked.elapsed() < GONE, "it took {:?}", revoked.elapsed());
+        ensure!(ended.stderr.contains("revoked"), "{}", ended.stderr);
+        let again = tools.on_device(world, Sharing::Alone, "echo inside")?.exited(255)?;
+        ensure!(again.stdout.is_empty(), "{:?}", again.text());
         Ok(())
     })
 }
