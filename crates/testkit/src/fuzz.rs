@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use postern_crypto::{AeadAlgorithm, AesKey, AtKeys, Ed25519PrivateKey, Iv, RsaPrivateKey, encode_base64};
-use postern_identity::{Expected as Vouched, Fingerprint, Pins, Statement, Verdict, Voucher, VoucherClaim};
+use postern_identity::{Expected as Vouched, Fingerprint, Label, Pins, Statement, Verdict, Voucher, VoucherClaim};
 use postern_proto::{
     AtKey, AtSign, DirectoryAnswer, DirectoryQuery, LineReader, Request, ServerLine, SigningKeyName, Uuid,
 };
@@ -22,8 +22,8 @@ use postern_rules::rpc;
 use postern_rules::{Answer, FileRules, Group, Question, RuleFile, Tables};
 use postern_seal::{Answer as SealAnswer, Asked, DeviceEnd, Knock, Records};
 use postern_session::{
-    Admitted, ControlReader, DeviceName, Door, Envelope, Guest, NptRequest, Offer, PermitOpen, PingResponse, Proof,
-    Refused, SealedReply, SignedRequest, SshPublicKey, SshRequest, parse_span,
+    Admitted, ControlReader, DeviceName, Door, Envelope, Guest, HostKeys, NptRequest, Offer, PermitOpen, PingResponse,
+    Proof, Refused, SealedReply, SignedRequest, SshPublicKey, SshRequest, parse_span,
 };
 
 use postern_streams::{Event, Side as End, Streams, limits as streams_limits};
@@ -563,6 +563,15 @@ pub fn sealed_words(bytes: &[u8]) {
     same_when_printed::<Refused>(text);
     same_when_printed::<SealedReply>(text);
     same_when_printed::<Proof>(text);
+    same_when_printed::<HostKeys>(text);
+    // Also where the device itself signed it: each key is one line of a file of known hosts.
+    let (key, _, voucher) = &HALL_GUESTS[2];
+    let signed = format!(r#"{{"payload":{text},"s":"{}"}}"#, Label::HostKeys.sign(text, key));
+    if let Ok(statement) = Statement::parse(&signed)
+        && let Ok(keys) = HostKeys::verify(&statement, voucher, 0)
+    {
+        assert!(keys.iter().all(|key| !key.to_string().contains(['\n', '\r'])), "a key became two lines");
+    }
 }
 
 fn same_when_printed<T>(text: &str)
