@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use postern_house::in_house;
@@ -189,6 +190,40 @@ fn what_the_agent_cannot_do_is_told_to_ssh_and_what_it_may_not_is_done_without_i
         let away = connect(world, 22)?.exited(255)?;
         ensure!(said(&away).contains("postern: gateway"), "{}", said(&away));
         ensure!(away.stdout.starts_with(b"SSH-2.0-postern\r\n"), "ssh was not told: {:?}", away.text());
+        Ok(())
+    })
+}
+
+/// A session that waits for its device to come back would otherwise hold everybody up for as long as it may.
+#[test]
+fn a_device_that_went_away_is_told_soon_and_one_that_came_back_is_reached() -> anyhow::Result<()> {
+    in_house(Options::default(), |world| {
+        let _agent = Agent::of(world);
+        connect(world, 22)?.success()?;
+        connect(world, 22)?.success()?;
+        world.kill_piece(Piece::Device)?;
+        for _ in 0..2 {
+            let begun = Instant::now();
+            let away = connect(world, 22)?.exited(255)?;
+            ensure!(away.stdout.starts_with(b"SSH-2.0-postern\r\n"), "ssh was not told: {:?}", away.text());
+            // Twice the patience of the configuration: once for the session that was there, once for another.
+            ensure!(begun.elapsed() < Duration::from_secs(15), "told after {:?}: {}", begun.elapsed(), said(&away));
+        }
+        world.start_piece(Piece::Device)?;
+        let back = connect(world, 22)?.success()?;
+        ensure!(back.stdout.starts_with(b"SSH-2.0"), "{}", said(&back));
+        ensure!(said(&back).contains("by the agent: a new session"), "{}", said(&back));
+        Ok(())
+    })
+}
+
+#[test]
+fn an_agent_that_nobody_needs_goes_by_itself() -> anyhow::Result<()> {
+    in_house(Options::default(), |world| {
+        config(world)?;
+        let agent = program(world, &["agent", "run", "--idle", "1"]);
+        run(agent, Duration::from_secs(20))?.success()?;
+        ensure!(!runtime_dir(world).join("postern/agent.sock").exists(), "its socket is left");
         Ok(())
     })
 }

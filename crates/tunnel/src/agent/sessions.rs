@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use postern_link::sealed::{Future, Local, Sealed, State, Target};
+use postern_link::sealed::{Future, Local, Opened, Sealed, State, StreamRefused, Target};
 use postern_net::tasks::Tasks;
 use postern_session::HostPort;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::limits::SPARE_SESSION;
 use super::words::{Answer, SessionStatus, Wish};
@@ -54,9 +54,17 @@ impl From<Failure> for Answer {
 }
 
 pub(super) struct Sessions {
-    held: Arc<Mutex<BTreeMap<Key, Arc<Held>>>>,
+    held: Arc<Mutex<All>>,
     dialler: Box<dyn Dialler>,
     tasks: Tasks,
+}
+
+#[derive(Default)]
+struct All {
+    /// Those that the next wish may use.
+    usable: BTreeMap<Key, Arc<Held>>,
+    /// Those that did not answer when they were wanted. What goes through them may come back to life; nothing is added.
+    retired: Vec<Arc<Held>>,
 }
 
 /// Whose session to which device, and everything else by which two wishes may not share one.
@@ -71,15 +79,18 @@ struct Held {
     outcome: watch::Sender<Option<Result<Dialled, Failure>>>,
 }
 
-/// A stream whose session stands.
+/// A stream whose target was reached.
 pub(super) struct Stream {
     pub(super) live: bool,
     pub(super) told: Vec<String>,
-    session: Sealed,
-    /// `None`: it is the session's first, which has its local end already.
-    local: Option<StdUnixStream>,
-    target: Target,
+    way: Way,
     _use: Use,
+}
+
+enum Way {
+    /// The session's first stream, which has its local end.
+    First(Sealed),
+    Further(Opened, StdUnixStream),
 }
 
 /// One more stream; ends with it.
@@ -104,30 +115,41 @@ impl Sessions {
         Self { held: Arc::default(), dialler, tasks }
     }
 
-    /// Finds the session that a wish may use, or sets one up. Whoever comes meanwhile waits for the same.
-    pub(super) async fn begin(&self, wish: Wish, local: StdUnixStream) -> Result<Stream, Failure> {
+    /// Finds the session that a wish may use, or sets one up. Whoever comes meanwhile waits for the same. One that does not
+    /// answer any more is not waited for: the device may be away, and only a new one tells.
+    pub(super) async fn begin(&self, wish: Wish, socket: StdUnixStream) -> Result<Stream, Failure> {
         let target = match wish.target.clone() {
             None => Target::Ssh,
             Some((host, port)) => Target::HostPort(HostPort { host, port }),
         };
-        let mut local = Some(local);
-        let (held, live) = self.hold(&wish, &mut local);
-        let in_use = Use::new(Arc::clone(&held));
-        let mut outcome = held.outcome.subscribe();
-        // The task that tells it holds the sender's end as long as we hold `held`.
-        let told = outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| (*outcome).clone());
-        let Dialled { session, told } =
-            told.unwrap_or_else(|| Err(Failure { why: "the agent stops".into(), refusal: false }))?;
-        let told = if live { Vec::new() } else { told };
-        Ok(Stream { live, told, session, local, target, _use: in_use })
+        let mut socket = Some(socket);
+        loop {
+            let (held, live) = self.hold(&wish, &mut socket);
+            let in_use = Use::new(Arc::clone(&held));
+            let Dialled { session, told } = held.outcome().await?;
+            let told = if live { Vec::new() } else { told };
+            let Some(local) = socket.take() else {
+                return Ok(Stream { live, told, way: Way::First(session), _use: in_use });
+            };
+            match held.open(&session, target.clone(), wish.patience).await {
+                Some(Ok(opened)) => return Ok(Stream { live, told, way: Way::Further(opened, local), _use: in_use }),
+                None | Some(Err(StreamRefused::Over(_))) if live => lock(&self.held).retire(&held),
+                None => return Err(Failure { why: "the device does not answer".into(), refusal: false }),
+                Some(Err(refused)) => return Err(refused.into()),
+            }
+            socket = Some(local);
+        }
     }
 
     /// `true`: it was there.
     fn hold(&self, wish: &Wish, local: &mut Option<StdUnixStream>) -> (Arc<Held>, bool) {
         let key = key(wish, &self.dialler.ground(wish));
         let mut all = lock(&self.held);
-        if let Some(held) = all.get(&key) {
-            return (Arc::clone(held), true);
+        if let Some(held) = all.usable.get(&key).map(Arc::clone) {
+            if !held.is_suspended() {
+                return (held, true);
+            }
+            all.retire(&held);
         }
         let held = Arc::new(Held {
             wish: wish.clone(),
@@ -136,7 +158,7 @@ impl Sessions {
             streams: AtomicUsize::new(0),
             outcome: watch::Sender::new(None),
         });
-        all.insert(key.clone(), Arc::clone(&held));
+        all.usable.insert(key.clone(), Arc::clone(&held));
         drop(all);
         let first = local.take_if(|_| wish.target.is_none());
         let dialling = self.dialler.dial(wish.clone(), first);
@@ -151,12 +173,12 @@ impl Sessions {
             let session = outcome.as_ref().ok().map(|dialled| dialled.session.clone());
             if session.is_none() {
                 // Whoever comes now tries again.
-                forget(&all, &key, &ours);
+                lock(&all).forget(&ours);
             }
             ours.outcome.send_replace(Some(outcome));
             if let Some(session) = session {
                 session.ended().await;
-                forget(&all, &key, &ours);
+                lock(&all).forget(&ours);
             }
         }));
         (held, false)
@@ -165,13 +187,17 @@ impl Sessions {
     /// Closes sessions that nobody has used for long.
     pub(super) fn sweep(&self) {
         let mut spare = Vec::new();
-        lock(&self.held).retain(|_, held| {
-            let idle = held.streams.load(Ordering::Relaxed) == 0 && lock(&held.used).elapsed() >= SPARE_SESSION;
+        let mut keep = |held: &Arc<Held>, limit: Duration| {
+            let idle = held.streams.load(Ordering::Relaxed) == 0 && lock(&held.used).elapsed() >= limit;
             if idle {
                 spare.extend(held.session());
             }
             !idle
-        });
+        };
+        let mut all = lock(&self.held);
+        all.usable.retain(|_, held| keep(held, SPARE_SESSION));
+        all.retired.retain(|held| keep(held, Duration::ZERO));
+        drop(all);
         for session in spare {
             drop(self.tasks.spawn(async move { session.close("not needed any more").await }));
         }
@@ -180,7 +206,8 @@ impl Sessions {
     /// Says goodbye to all devices.
     pub(super) async fn close(&self) {
         let all = std::mem::take(&mut *lock(&self.held));
-        let sessions: Vec<Sealed> = all.into_values().filter_map(|held| held.session()).collect();
+        let all = all.usable.into_values().chain(all.retired);
+        let sessions: Vec<Sealed> = all.filter_map(|held| held.session()).collect();
         for session in &sessions {
             session.close("the agent stops").await;
         }
@@ -190,11 +217,60 @@ impl Sessions {
     }
 
     pub(super) fn status(&self) -> Vec<SessionStatus> {
-        lock(&self.held).values().filter_map(|held| held.status()).collect()
+        let all = lock(&self.held);
+        all.usable.values().chain(&all.retired).filter_map(|held| held.status()).collect()
+    }
+}
+
+impl All {
+    fn retire(&mut self, held: &Arc<Held>) {
+        if self.forget(held) {
+            self.retired.push(Arc::clone(held));
+        }
+    }
+
+    /// `true`: it was usable until now. Another may stand in its place.
+    fn forget(&mut self, held: &Arc<Held>) -> bool {
+        let before = self.usable.len();
+        self.usable.retain(|_, other| !Arc::ptr_eq(other, held));
+        self.retired.retain(|other| !Arc::ptr_eq(other, held));
+        self.usable.len() < before
     }
 }
 
 impl Held {
+    /// Waits until it is set up.
+    async fn outcome(&self) -> Result<Dialled, Failure> {
+        let mut outcome = self.outcome.subscribe();
+        let told = outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| (*outcome).clone());
+        told.unwrap_or_else(|| Err(Failure { why: "the agent stops".into(), refusal: false }))
+    }
+
+    /// Opens a stream. `None`: nothing was heard of the device. Its own ssh server it reaches at once; what lies behind it may
+    /// take longer, and it says so when that cannot be reached.
+    async fn open(
+        &self,
+        session: &Sealed,
+        target: Target,
+        patience: Duration,
+    ) -> Option<Result<Opened, StreamRefused>> {
+        let is_near = target == Target::Ssh;
+        let opening = session.open(target);
+        tokio::pin!(opening);
+        loop {
+            match timeout(patience, &mut opening).await {
+                Ok(answer) => return Some(answer),
+                Err(_) if is_near || self.is_suspended() => return None,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Its way is lost at the moment.
+    fn is_suspended(&self) -> bool {
+        self.session().is_some_and(|session| session.progress().state != State::Live)
+    }
+
     fn session(&self) -> Option<Sealed> {
         self.outcome.borrow().as_ref()?.as_ref().ok().map(|dialled| dialled.session.clone())
     }
@@ -225,25 +301,23 @@ impl Held {
 impl Stream {
     /// Carries the bytes to their end.
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let carried = match self.local {
-            Some(socket) => {
+        let carried = match self.way {
+            Way::First(session) => session.first().await,
+            Way::Further(opened, socket) => {
                 let local = local_of(&socket).map_err(|error| Failure { why: error.to_string(), refusal: false })?;
                 // Whoever reads it at the other end waits until the last of us has let go.
                 drop(socket);
-                self.session.carry(local, self.target).await
+                opened.carry(local).await
             }
-            None => self.session.first().await,
         };
-        let refusal = matches!(carried, Err(postern_link::sealed::StreamRefused::Refused(..)));
-        carried.map(drop).map_err(|why| Failure { why: why.to_string(), refusal })
+        carried.map(drop).map_err(Failure::from)
     }
 }
 
-fn forget(all: &Mutex<BTreeMap<Key, Arc<Held>>>, key: &Key, ours: &Arc<Held>) {
-    let mut all = lock(all);
-    // Another may stand in its place by now.
-    if all.get(key).is_some_and(|held| Arc::ptr_eq(held, ours)) {
-        all.remove(key);
+impl From<StreamRefused> for Failure {
+    fn from(refused: StreamRefused) -> Self {
+        let refusal = matches!(refused, StreamRefused::Refused(..));
+        Self { why: refused.to_string(), refusal }
     }
 }
 
