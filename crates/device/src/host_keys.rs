@@ -117,6 +117,18 @@ fn public_key(file: &Path) -> Option<SshPublicKey> {
     SshPublicKey::parse(text(file)?.lines().next()?).ok()
 }
 
+/// The keys that the ssh server shows, by OpenSSH's own tool. `None`: the tool is not there, or no server answered it.
+fn shown_at(port: u16) -> Option<Vec<SshPublicKey>> {
+    let mut tool = Command::new("ssh-keyscan");
+    tool.args(["-T", "2", "-p", &port.to_string(), "127.0.0.1"]).stdin(Stdio::null()).stderr(Stdio::null());
+    let output = tool.output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    // A line is `host type key`.
+    let keys = text.lines().filter_map(|line| SshPublicKey::parse(line.split_once(' ')?.1).ok());
+    let keys: Vec<_> = keys.take(HOST_KEYS).collect();
+    (!keys.is_empty()).then_some(keys)
+}
+
 fn text(file: &Path) -> Option<String> {
     let mut text = String::new();
     File::open(file).ok()?.take(KEY_FILE_BYTES).read_to_string(&mut text).ok()?;
@@ -129,10 +141,28 @@ impl Daemon {
         Arc::clone(&self.host_keys.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads them anew; a change is worth a line.
+    /// Reads them anew; a change is worth a line. Where they were only looked for, those that the ssh server does not show
+    /// are left out: it may not be this machine's usual one.
     pub(crate) async fn read_host_keys(&self) {
-        let source = self.config.host_keys.clone();
-        let found: Arc<[SshPublicKey]> = blocking(move || source.read()).await.into();
+        let (source, port) = (self.config.host_keys.clone(), self.config.sshd_port);
+        let (named, found) = blocking(move || {
+            let mut keys = source.read();
+            let named = keys.len();
+            if source == HostKeySource::Standard
+                && named > 0
+                && let Some(shown) = shown_at(port)
+            {
+                keys.retain(|key| shown.contains(key));
+            }
+            (named, keys)
+        })
+        .await;
+        if named > 0 && found.is_empty() {
+            tracing::warn!(
+                "the ssh server at port {port} shows none of the host keys of {OPENSSH}, so none are told to clients: name its keys with --ssh-host-keys"
+            );
+        }
+        let found: Arc<[SshPublicKey]> = found.into();
         let before =
             std::mem::replace(&mut *self.host_keys.lock().unwrap_or_else(PoisonError::into_inner), Arc::clone(&found));
         if !before.is_empty() && before != found {

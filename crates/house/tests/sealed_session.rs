@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail, ensure};
 use postern_house::in_house;
-use postern_testkit::limits::SESSION;
+use postern_testkit::limits::{READY, SESSION};
 use postern_testkit::{Options, Output, Piece, Process, World, run};
 
 /// How `--verbose` begins the line that tells of the seal.
@@ -37,6 +37,10 @@ fn two_posterns_seal_their_session_and_the_second_asks_nobody_first() -> anyhow:
         }
         let pins = std::fs::read_to_string(world.home_of(World::CLIENT).join(".config/postern/known_atsigns"))?;
         ensure!(pins.contains("gateway@device ed25519 SHA256:"), "{pins}");
+        // ssh believed the keys that the device signed, and no others.
+        let believed = world.home_of(World::CLIENT).join(".cache/postern/hostkeys/gateway@device.known_hosts");
+        let believed = std::fs::read_to_string(believed)?;
+        ensure!(believed.starts_with("gateway.device.noports ssh-ed25519 "), "{believed}");
         let journal = world.home_of(World::CLIENT).join(".local/state/postern/journal/client.jsonl");
         let written = std::fs::read_to_string(journal)?;
         let count = |event: &str| written.matches(&format!(r#""event":"{event}""#)).count();
@@ -292,6 +296,26 @@ fn off_means_off() -> anyhow::Result<()> {
         let output = ssh.wait(SESSION)?;
         ensure!(!output.status.success(), "{}", output.text());
         ensure!(output.stderr.contains("was lost") || output.stderr.contains("closed"), "{}", output.stderr);
+        Ok(())
+    })
+}
+
+/// The ssh server that a daemon leads to need not be the one that `/etc/ssh` is of: a container's, for one.
+#[test]
+fn host_keys_that_the_ssh_server_does_not_show_are_not_signed() -> anyhow::Result<()> {
+    if !std::path::Path::new("/etc/ssh/ssh_host_ed25519_key.pub").exists() {
+        eprintln!("skipped: this machine has no host keys of its own");
+        return Ok(());
+    }
+    in_house(Options::default(), |world| {
+        let mut daemon = world.postern(World::DEVICE);
+        daemon.args(["sshnpd", "-v", "-a", World::DEVICE, "-m", World::CLIENT, "-d", "other"]);
+        daemon.arg("-k").arg(world.key_file(World::DEVICE)).args(["--root-domain", &world.root()]);
+        daemon.args(["--local-sshd-port", &world.ssh_port().to_string()]);
+        let mut daemon = Process::start(daemon)?;
+        daemon.wait_for_line(READY, |line| line.contains("shows none of the host keys of /etc/ssh"))?;
+        daemon.wait_for_line(READY, |line| line.contains("monitor started"))?;
+        ensure!(daemon.tail().contains("--ssh-host-keys"), "{}", daemon.tail());
         Ok(())
     })
 }

@@ -39,6 +39,12 @@ pub(crate) fn store(to: &AtSign, device: &DeviceName, keys: &[SshPublicKey]) {
     }
 }
 
+/// What a device has signed in the form of `known_hosts`, under this name: the file. `None`: nothing is known, or it cannot be
+/// kept, and ssh goes by its own files.
+pub(crate) fn known_hosts(to: &AtSign, device: &DeviceName, name: &str) -> Option<PathBuf> {
+    Cache::usual().known_hosts(to, device, name)
+}
+
 /// One file for each device, one key a line.
 struct Cache(PathBuf);
 
@@ -59,6 +65,18 @@ impl Cache {
             return Vec::new();
         }
         text.lines().filter_map(|line| SshPublicKey::parse(line).ok()).take(HOST_KEYS).collect()
+    }
+
+    fn known_hosts(&self, to: &AtSign, device: &DeviceName, name: &str) -> Option<PathBuf> {
+        let keys = self.find(to, device);
+        if keys.is_empty() {
+            return None;
+        }
+        let file = self.0.join(format!("{device}{to}.known_hosts"));
+        let text: String = keys.iter().map(|key| format!("{name} {key}\n")).collect();
+        let written = fs::read_to_string(&file).is_ok_and(|old| old == text) || write_whole(&file, &text).is_ok();
+        // In ssh's options a quote or a percent sign would mean something else.
+        (written && file.to_str().is_some_and(|path| !path.contains(['"', '%', '\n']))).then_some(file)
     }
 
     fn store(&self, to: &AtSign, device: &DeviceName, keys: &[SshPublicKey]) -> io::Result<()> {
@@ -120,7 +138,10 @@ mod tests {
         let keys = [SshPublicKey::parse(SIGNED).unwrap()];
         cache.store(&to, &device, &keys).unwrap();
         assert_eq!(cache.find(&to, &device), keys);
+        let file = cache.known_hosts(&to, &device, "gw-17.device.noports").unwrap();
+        assert_eq!(fs::read_to_string(file).unwrap(), format!("gw-17.device.noports {SIGNED}\n"));
         cache.store(&to, &device, &[]).unwrap();
+        assert_eq!(cache.known_hosts(&to, &device, "gw-17.device.noports"), None);
         assert_eq!(cache.find(&to, &device), []);
         for other in ["gw-18.np", "gw-17.site.np", "", "*", "../x", "[gw-17.np]:x", "[gw-17.np"] {
             assert!(lines(other, &hosts).is_empty(), "{other}");

@@ -64,3 +64,7 @@ pub(crate) const WARM: Duration = Duration::from_secs(5);
 pub(crate) const SOCKS: Duration = Duration::from_secs(30);
 /// Local ports of one session: each holds a file descriptor and a task.
 pub(crate) const FORWARDS: usize = 64;
+/// For relays to be reached when several are named: who takes longer is not the nearest.
+pub(crate) const RELAY_ANSWER: Duration = Duration::from_secs(2);
+/// Relays that differ by less are equally near: the user's order counts.
+pub(crate) const RELAY_NEAR: Duration = Duration::from_millis(15);

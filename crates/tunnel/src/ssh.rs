@@ -22,7 +22,17 @@ pub(crate) struct SshOptions {
     pub(crate) command: Vec<String>,
     /// Ask every 15 s whether the other end is there.
     pub(crate) keep_alive: bool,
+    /// A file with the host keys that the device has signed: ssh believes these and asks nothing.
+    pub(crate) host_keys: Option<PathBuf>,
 }
+
+/// The name under which ssh knows a device's host keys when `sshnp` starts it.
+pub(crate) fn host_key_alias(at_sign: &AtSign, device: &DeviceName) -> String {
+    format!("{device}.{}.noports", at_sign.body())
+}
+
+/// ssh's own files beside ours, for who has keys of devices in them.
+const SYSTEM_KNOWN_HOSTS: &str = "/etc/ssh/ssh_known_hosts";
 
 impl SshCommand {
     /// `ssh -p PORT … USER@localhost -i IDENTITY [-- COMMAND]`.
@@ -32,10 +42,15 @@ impl SshCommand {
     pub(crate) fn new(port: u16, user: &str, at_sign: &AtSign, device: &DeviceName, options: &SshOptions) -> Self {
         let mut words: Vec<String> = vec!["-p".into(), port.to_string()];
         let mut option = |value: String| words.extend(["-o".into(), value]);
-        option(format!("HostKeyAlias={device}.{}.noports", at_sign.body()));
+        option(format!("HostKeyAlias={}", host_key_alias(at_sign, device)));
         option("CheckHostIP=no".into());
-        if options.identity.is_some() {
+        if let Some(file) = &options.host_keys {
+            option(format!("GlobalKnownHostsFile=\"{}\" {SYSTEM_KNOWN_HOSTS}", file.display()));
+            option("StrictHostKeyChecking=yes".into());
+        } else if options.identity.is_some() {
             option("StrictHostKeyChecking=accept-new".into());
+        }
+        if options.identity.is_some() {
             option("IdentitiesOnly=yes".into());
         }
         if options.keep_alive {
@@ -146,17 +161,28 @@ mod tests {
 
     #[test]
     fn one_line_as_scripts_expect_it() {
-        let none = SshOptions { identity: None, extra: vec![], command: vec![], keep_alive: false };
+        let none = SshOptions { identity: None, extra: vec![], command: vec![], keep_alive: false, host_keys: None };
         assert_eq!(command(&none), "ssh -p 4022 -o HostKeyAlias=pi.dev.noports -o CheckHostIP=no root@localhost");
         let all = SshOptions {
             identity: Some("/keys/my id".into()),
             extra: vec!["-L 8080:localhost:80".into(), "-o 'SetEnv A=b c'".into()],
             command: vec!["sh".into(), "-c".into(), "echo 'x'".into()],
             keep_alive: true,
+            host_keys: None,
         };
         assert_eq!(
             command(&all),
             r"ssh -p 4022 -o HostKeyAlias=pi.dev.noports -o CheckHostIP=no -o StrictHostKeyChecking=accept-new -o IdentitiesOnly=yes -o ServerAliveInterval=15 -L 8080:localhost:80 -o 'SetEnv A=b c' root@localhost -i '/keys/my id' -- sh -c 'echo '\''x'\'''"
+        );
+    }
+
+    #[test]
+    fn signed_host_keys_are_all_that_ssh_believes() {
+        let host_keys = Some(PathBuf::from("/my cache/pi@dev"));
+        let options = SshOptions { identity: None, extra: vec![], command: vec![], keep_alive: false, host_keys };
+        assert_eq!(
+            command(&options),
+            "ssh -p 4022 -o HostKeyAlias=pi.dev.noports -o CheckHostIP=no -o 'GlobalKnownHostsFile=\"/my cache/pi@dev\" /etc/ssh/ssh_known_hosts' -o StrictHostKeyChecking=yes root@localhost"
         );
     }
 }

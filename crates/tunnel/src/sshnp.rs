@@ -16,11 +16,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::detach;
+use crate::host_keys;
 use crate::legacy::failure;
 use crate::limits::DRAIN;
 use crate::sealed::Late;
 use crate::session::{Wanted, Way, establish, stop_of};
-use crate::ssh::{SshCommand, public_half};
+use crate::ssh::{SshCommand, host_key_alias, public_half};
 use crate::ssh_tunnel::SshTunnel;
 use crate::sshnp_cli::Config;
 use crate::steps::Steps;
@@ -65,7 +66,11 @@ async fn session(config: Config, stop: &CancellationToken, tasks: &Tasks) -> Res
     let user = config.user.clone().or(standing.user_name).ok_or(Trouble::NoUser)?;
     let mut options = config.ssh;
     let (mut carrying, mut trouble) = match standing.way {
-        Way::Sealed(session) => sealed(session, listener, ssh_comes.take(), tasks),
+        Way::Sealed(session) => {
+            let alias = host_key_alias(&common.to, &common.device);
+            options.host_keys = host_keys::known_hosts(&common.to, &common.device, &alias);
+            sealed(session, listener, ssh_comes.take(), tasks)
+        }
         Way::Legacy(legacy) => {
             let mut late = legacy.late;
             let session = ClientSession {

@@ -275,6 +275,7 @@ fn check(flags: Flags) -> Result<Config, String> {
             extra: flags.local_ssh_options,
             command: flags.command,
             keep_alive,
+            host_keys: None,
         },
         print_only: flags.output_execution_command,
     })

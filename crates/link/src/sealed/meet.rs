@@ -23,7 +23,7 @@ pub(crate) struct Way {
 }
 
 /// Relay codes with which another relay may do better.
-const ELSEWHERE: [&str; 3] = ["full", "stopping", "quota"];
+const ELSEWHERE: [&str; 5] = ["full", "stopping", "quota", "not-served", "unknown-key"];
 
 /// Dials a relay; the one place where that is done.
 async fn dial_relay(relay: &RelayAddress) -> io::Result<Box<dyn Io>> {

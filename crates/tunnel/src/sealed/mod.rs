@@ -8,6 +8,7 @@ mod again;
 mod believe;
 mod line;
 mod local;
+mod near;
 mod relays;
 
 use std::cell::RefCell;

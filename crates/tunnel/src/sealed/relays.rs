@@ -12,13 +12,14 @@ use postern_proto::{AtSign, Detail, Request, ServerAddress};
 use postern_rendezvous::{RelayAddress, RelayPlace, RelayRecord};
 use postern_session::limits::OFFERED_RELAYS;
 
+use super::near::nearest_first;
 use crate::host_keys::{make_private_dir, write_whole};
 use crate::hosts::xdg;
 use crate::limits::{RELAY_BOOK, RELAY_BOOK_BYTES};
 use crate::session::Common;
 use crate::steps::Steps;
 
-/// The places to meet at, in the order of `-r`. Those that are remembered do not wait for others to be looked up.
+/// The places to meet at, those of the nearest relay first. Relays that are remembered do not wait for others to be looked up.
 pub(super) async fn find(common: &Common, client: &Client, steps: &Steps) -> Vec<RelayPlace> {
     let book = RelayBook::usual();
     let remembered = |relay: &AtSign| book.as_ref()?.find(&common.root, relay);
@@ -27,6 +28,9 @@ pub(super) async fn find(common: &Common, client: &Client, steps: &Steps) -> Vec
     if records.is_empty() {
         let looking = refresh(&common.relays, client, &common.root);
         records = steps.follow("relay's address", 1, 1, looking).await;
+    }
+    if records.len() > 1 {
+        records = steps.follow("nearest relay", 1, 1, nearest_first(records)).await;
     }
     // One address of each, then the further ones: another relay is more likely to work than another port of the same.
     let longest = records.iter().map(|(_, record)| record.addresses().len()).max().unwrap_or_default();
