@@ -113,7 +113,10 @@ impl Server {
         });
         let tasks = shared.tasks.clone();
         tasks.spawn(accept(Arc::clone(&shared), listener, None, tasks.token().clone()));
-        tasks.spawn(until_stopped(tasks.token().clone(), keep_accounts(Arc::clone(&shared), address.ip())));
+        // Who hears that the server listens finds these open too.
+        let mut own_ports = OwnPorts { ip: address.ip(), open: HashMap::new(), complained: HashSet::new() };
+        own_ports.follow(&shared);
+        tasks.spawn(until_stopped(tasks.token().clone(), keep_accounts(Arc::clone(&shared), own_ports)));
         tasks.spawn(until_stopped(tasks.token().clone(), keep_statistics(Arc::clone(&shared))));
         tasks.spawn(until_stopped(tasks.token().clone(), keep_swept(Arc::clone(&shared))));
         tasks.spawn(until_stopped(tasks.token().clone(), abroad::keep_delivering(Arc::clone(&shared))));
@@ -175,16 +178,30 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, port_of: Option<AtSi
 }
 
 /// Households come and go while we run, and some have a port of their own.
-async fn keep_accounts(shared: Arc<Shared>, ip: IpAddr) {
-    let mut own_ports: HashMap<AtSign, (u16, CancellationToken)> = HashMap::new();
-    let mut complained = HashSet::new();
+async fn keep_accounts(shared: Arc<Shared>, mut own_ports: OwnPorts) {
     loop {
         match shared.accounts.refresh() {
             Ok(gone) => gone.iter().for_each(|name| shared.hub.evict(name)),
             Err(error) => shared.store_failed(&error),
         }
+        own_ports.follow(&shared);
+        tokio::time::sleep(ACCOUNTS_EVERY).await;
+    }
+}
+
+/// The ports that are of one atSign each.
+struct OwnPorts {
+    ip: IpAddr,
+    open: HashMap<AtSign, (u16, CancellationToken)>,
+    /// Those that were taken by somebody else when we first tried.
+    complained: HashSet<u16>,
+}
+
+impl OwnPorts {
+    /// Opens what accounts have and closes what they have no more.
+    fn follow(&mut self, shared: &Arc<Shared>) {
         let all = shared.accounts.all();
-        own_ports.retain(|name, (port, stop)| {
+        self.open.retain(|name, (port, stop)| {
             let stays = all.get(name).and_then(|account| account.port) == Some(*port);
             if !stays {
                 stop.cancel();
@@ -193,23 +210,22 @@ async fn keep_accounts(shared: Arc<Shared>, ip: IpAddr) {
         });
         for account in all.values() {
             let Some(port) = account.port else { continue };
-            if own_ports.contains_key(&account.at_sign) {
+            if self.open.contains_key(&account.at_sign) {
                 continue;
             }
-            match listen(SocketAddr::new(ip, port)) {
+            match listen(SocketAddr::new(self.ip, port)) {
                 Ok(listener) => {
                     let stop = shared.tasks.token().child_token();
-                    own_ports.insert(account.at_sign.clone(), (port, stop.clone()));
+                    self.open.insert(account.at_sign.clone(), (port, stop.clone()));
                     let name = Some(account.at_sign.clone());
-                    shared.tasks.spawn(accept(Arc::clone(&shared), listener, name, stop));
+                    shared.tasks.spawn(accept(Arc::clone(shared), listener, name, stop));
                 }
-                Err(error) if complained.insert(port) => {
+                Err(error) if self.complained.insert(port) => {
                     tracing::warn!(%error, port, "failed to listen on the port of an atSign; trying on");
                 }
                 Err(_) => {}
             }
         }
-        tokio::time::sleep(ACCOUNTS_EVERY).await;
     }
 }
 

@@ -97,10 +97,24 @@ impl<'a> Setup<'a> {
             // Our signing key is seen to while the relay makes ready.
             let (met, signing_key) = tokio::join!(self.meet(relay, heard.clone()), self.signing_key());
             let met = met?;
-            let (first, hinted) = (self.dial(&met.port), self.give_hint(&met, heard));
+            let hinted = self.give_hint(&met, heard);
+            // A sealed session goes by another port: it needs the request also when this one cannot be reached.
+            let beside = offering.is_some();
+            let (asking, asked) = oneshot::channel::<()>();
+            let first = async {
+                let first = self.dial(&met.port).await;
+                if first.is_err() && beside {
+                    let _sent_or_failed = asked.await;
+                }
+                first
+            };
             // The request does not wait for the heartbeat: what an old daemon would not
             // understand is told by the heartbeat as well, and ends the attempt.
-            let request = self.ask(met.device.clone(), making, signing_key, offering);
+            let request = async {
+                let request = self.ask(met.device.clone(), making, signing_key, offering).await;
+                drop(asking);
+                request
+            };
             let (first, ephemeral, ()) = tokio::try_join!(first, request, hinted)?;
             Ok::<_, Trouble>((met.port, first, ephemeral))
         };
