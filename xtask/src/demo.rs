@@ -14,24 +14,29 @@ use crate::steps::build_postern;
 /// Exit status of a program ended by Ctrl-C, as shells have it.
 const INTERRUPTED: i32 = 130;
 
-/// Opens a shell on the device, or runs the words after `--` there and passes their status on.
+/// Opens a shell on the device, or runs the words after `--` there and passes their status on. `--verbose` shows how the
+/// session is sealed, and what was waited for.
 pub(crate) fn run(args: &[String]) -> anyhow::Result<ExitCode> {
-    let words = match args.split_first() {
+    let (verbose, rest) = match args.split_first() {
+        Some((flag, rest)) if flag == "--verbose" => (true, rest),
+        _ => (false, args),
+    };
+    let words = match rest.split_first() {
         None => &[],
         Some((dashes, words)) if dashes == "--" => words,
-        Some(_) => bail!("cargo xtask demo [-- COMMAND...]"),
+        Some(_) => bail!("cargo xtask demo [--verbose] [-- COMMAND...]"),
     };
     install::install(&install::FOR_DEMO)?;
     if std::env::var_os("POSTERN_BIN").is_some() {
-        return session(&postern_bin()?, words);
+        return session(&postern_bin()?, verbose, words);
     }
     say(format_args!("building postern (the first time takes minutes)"));
     // The development build: it shares its parts with the tests, and is quick enough for a person.
-    session(&build_postern(&["--quiet", "-p", "postern"])?, words)
+    session(&build_postern(&["--quiet", "-p", "postern"])?, verbose, words)
 }
 
 /// The demo with a `postern` that is already built.
-pub(crate) fn session(postern: &std::path::Path, words: &[String]) -> anyhow::Result<ExitCode> {
+pub(crate) fn session(postern: &std::path::Path, verbose: bool, words: &[String]) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let options = Options {
         binary: Some(postern.to_owned()),
@@ -54,6 +59,9 @@ pub(crate) fn session(postern: &std::path::Path, words: &[String]) -> anyhow::Re
     let mut command = world.sshnp();
     // The client's ssh key is not on the device yet; the daemon takes it from its manager.
     command.arg("-s");
+    if verbose {
+        command.arg("--verbose");
+    }
     if !words.is_empty() {
         // ssh joins words with spaces and lets the device's shell take them apart again.
         command.arg("--").args(words.iter().map(|word| quote_for_shell(word)));

@@ -16,7 +16,8 @@ use std::process::ExitCode;
 use postern_testkit::say;
 
 const USAGE: &str = "\
-cargo xtask demo [-- COMMAND...]     a device without an open port on this machine, and an ssh session into it
+cargo xtask demo [--verbose] [-- COMMAND...]
+                                     a device without an open port on this machine, and an ssh session into it
 cargo xtask test                     everything CI runs
 cargo xtask install                  what the tests need and this machine lacks
 cargo xtask interop [ARGS...]        published programs of others against ours; --help says more
