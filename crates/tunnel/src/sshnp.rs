@@ -141,7 +141,13 @@ async fn session(config: Config, stop: &CancellationToken, tasks: &Tasks) -> Res
             // What ssh wrote last is still on its way.
             let _ = tokio::time::timeout(DRAIN, carrying).await;
             let status = status.map_err(Trouble::Ssh)?;
-            Ok(ExitCode::from(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(255)))
+            let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(SSH_FAILED);
+            tokio::select! {
+                biased;
+                // ssh has seen its connection close; why, we know better.
+                trouble = &mut trouble, if code == SSH_FAILED => Err(trouble),
+                () = std::future::ready(()) => Ok(ExitCode::from(code)),
+            }
         }
         trouble = &mut trouble => {
             let _ = child.start_kill();
@@ -154,6 +160,9 @@ async fn session(config: Config, stop: &CancellationToken, tasks: &Tasks) -> Res
         }
     }
 }
+
+/// ssh's exit code for its own troubles, not its command's. Source: ssh(1), EXIT STATUS.
+const SSH_FAILED: u8 = 255;
 
 /// Resolves with what went wrong behind the scenes; never, when nothing does.
 type Failing = Pin<Box<dyn Future<Output = Trouble>>>;
