@@ -4,6 +4,7 @@ mod arrows;
 mod bench;
 mod demo;
 mod fuzz;
+mod idle;
 mod install;
 mod interop;
 mod python;
@@ -22,6 +23,7 @@ cargo xtask test                     everything CI runs
 cargo xtask install                  what the tests need and this machine lacks
 cargo xtask interop [ARGS...]        published programs of others against ours; --help says more
 cargo xtask bench [ARGS...]          the figures, and the rivals beside them
+cargo xtask idle [--minutes N]       what an idle device costs: bytes on its wire, by kind, and the month's sum
 cargo xtask arrows                   which crate may use which
 cargo xtask fuzz [TARGET [SECONDS]]  search for inputs that break a parser
 cargo xtask world [--openings] [--runs N] [--seed S]  both ends and an attacker in virtual time, one schedule a seed";
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         "install" => install::for_tests().map(|()| ExitCode::SUCCESS),
         "interop" => interop::run(rest),
         "bench" => bench::run(rest),
+        "idle" => idle::run(rest),
         "arrows" => arrows::run(),
         "fuzz" => fuzz::run(rest),
         "world" => world::run(rest),

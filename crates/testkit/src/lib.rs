@@ -16,6 +16,7 @@ mod process;
 mod say;
 mod sockets;
 mod sshd;
+mod star;
 pub mod tcp;
 mod world;
 
@@ -28,4 +29,5 @@ pub use process::{Mark, Output, Process, kill_all_started, run};
 pub use say::say;
 pub use sockets::{Listener, ListenerWatch};
 pub use sshd::end_sessions;
+pub use star::StarNetwork;
 pub use world::{Options, Piece, Places, World, quote_for_shell, shell_line, user_name};

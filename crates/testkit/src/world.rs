@@ -285,7 +285,8 @@ impl World {
         self.postern_at(place, at_sign)
     }
 
-    fn postern_at(&self, place: &Place, at_sign: &str) -> Command {
+    /// The same on any host.
+    pub fn postern_at(&self, place: &Place, at_sign: &str) -> Command {
         let mut command = place.command(&self.binary);
         command.env("HOME", self.home_of(at_sign)).env("POSTERN_CA_FILE", self.ca_file());
         // What our programs remember belongs to the home as well.
@@ -342,7 +343,12 @@ impl World {
 
     /// `sshnpd` under this name, ready for further words.
     pub fn sshnpd(&self, name: &str) -> Command {
-        let mut command = self.postern(Self::DEVICE);
+        self.sshnpd_at(&self.options.places.device, name)
+    }
+
+    /// The same on another host.
+    pub fn sshnpd_at(&self, place: &Place, name: &str) -> Command {
+        let mut command = self.postern_at(place, Self::DEVICE);
         command.args(["sshnpd", "-v", "-a", Self::DEVICE, "-m", Self::CLIENT, "-d", name]);
         command.arg("-k").arg(self.key_file(Self::DEVICE)).args(["--root-domain", &self.root()]);
         let ssh = format!("localhost:{}", self.ssh_port);
