@@ -15,7 +15,7 @@ mod ssh;
 pub use aead::{AeadAlgorithm, AeadKey};
 pub use aes::{AesKey, CtrStream, Iv};
 pub use ed25519::{ED25519_SIGNATURE_BYTES, Ed25519PrivateKey, Ed25519PublicKey};
-pub use encoding::{decode_base64, encode_base64, hex_lower};
+pub use encoding::{decode_base32, decode_base64, encode_base32, encode_base64, hex_lower};
 pub use keyfile::{AtKeys, KeyFileError};
 pub use rsa::{RsaPrivateKey, RsaPublicKey, SignatureHash};
 pub use ssh::{SshAlgorithm, SshKeyPair};
@@ -65,6 +65,20 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     let mut out = [0; 32];
     out.copy_from_slice(digest.as_ref());
+    out
+}
+
+/// HMAC-SHA256 under `key` of `parts`, each with its length (8 bytes, big-endian) in front, so that no two sequences of
+/// parts are the same bytes.
+pub fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    use aws_lc_rs::hmac;
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
+    for part in parts {
+        context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        context.update(part);
+    }
+    let mut out = [0; 32];
+    out.copy_from_slice(context.sign().as_ref());
     out
 }
 

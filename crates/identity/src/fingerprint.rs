@@ -27,6 +27,35 @@ impl Fingerprint {
     }
 }
 
+impl Fingerprint {
+    /// From the 32 bytes of the hash.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes of the hash.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Of a DER SubjectPublicKeyInfo.
+    #[must_use]
+    pub fn of_spki(spki: &[u8]) -> Self {
+        Self(sha256(spki))
+    }
+
+    /// The first 16 bytes, for lines that are to be short: nobody finds another key with the same in fewer than 2^128
+    /// tries, and nobody but its owner gains by two keys with the same.
+    #[must_use]
+    pub fn half(&self) -> [u8; 16] {
+        let mut half = [0; 16];
+        half.copy_from_slice(&self.0[..16]);
+        half
+    }
+}
+
 impl From<&RsaPublicKey> for Fingerprint {
     fn from(key: &RsaPublicKey) -> Self {
         Self(sha256(key.spki()))

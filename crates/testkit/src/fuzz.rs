@@ -8,7 +8,10 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use postern_crypto::{AeadAlgorithm, AesKey, AtKeys, Ed25519PrivateKey, Iv, RsaPrivateKey, encode_base64};
-use postern_identity::{Expected as Vouched, Fingerprint, Label, Pins, Statement, Verdict, Voucher, VoucherClaim};
+use postern_identity::{
+    Arrival, BadInvitation, Expected as Vouched, Fingerprint, Invitation, Label, Pins, Statement, Verdict, Voucher,
+    VoucherClaim,
+};
 use postern_proto::{
     AtKey, AtSign, DirectoryAnswer, DirectoryQuery, LineReader, Request, ServerLine, SigningKeyName, Uuid,
 };
@@ -32,7 +35,7 @@ use postern_streams::{Event, Side as End, Streams, limits as streams_limits};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 25] = [
+pub const TARGETS: [Target; 26] = [
     ("request", request),
     ("server_line", server_line),
     ("directory", directory),
@@ -44,6 +47,7 @@ pub const TARGETS: [Target; 25] = [
     ("relay_auth_line", relay_auth_line),
     ("envelope", envelope),
     ("pins", pins),
+    ("invitation", invitation),
     ("control", control),
     ("device_words", device_words),
     ("sealed_text", sealed_text),
@@ -186,6 +190,21 @@ pub fn pins(bytes: &[u8]) {
             let verdict = pins.check(&pin.name, pin.algorithm, stranger, false);
             assert!(matches!(verdict, Verdict::Changed { .. } | Verdict::Unreadable { .. }), "{pin}: {verdict:?}");
         }
+    }
+}
+
+/// An invitation, and what a device that took it says of itself.
+pub fn invitation(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(read) = Invitation::parse(text) {
+        let line = read.print();
+        let Ok(again) = Invitation::parse(&line) else { panic!("not read when printed: {}", *line) };
+        assert_eq!(*again.print(), *line);
+        let cut = Invitation::parse(&line[..line.len() - 1]).err();
+        assert_eq!(cut, Some(BadInvitation::Mistyped), "a cut line is taken: {}", *line);
+    }
+    if let Some(arrival) = Arrival::parse(text) {
+        assert_eq!(Arrival::parse(&arrival.to_string()), Some(arrival));
     }
 }
 
