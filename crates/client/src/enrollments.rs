@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use postern_crypto::Iv;
+use postern_crypto::{AesKey, Iv};
 use postern_proto::verb::{Enroll, EnrollOperation, EnrollParams, Otp};
 use postern_proto::{Notification, Request, Uuid};
 use serde_json::Value as Json;
@@ -169,6 +169,15 @@ impl Client {
         let params =
             seal().map_err(|_: postern_crypto::CryptoError| ClientError::Crypto("the keys for the new device"))?;
         self.enroll(EnrollOperation::Approve, false, params).await
+    }
+
+    /// Whether the new device asked under this symmetric key: whoever made it up did the asking.
+    pub fn is_asked_under(&self, enrollment: &EnrollmentInfo, symmetric: &AesKey) -> bool {
+        let sealed = enrollment.encrypted_symmetric_key.as_deref();
+        let shown = sealed.and_then(|sealed| self.inner.identity.keys.encryption.decrypt_aes_key(sealed).ok());
+        shown.is_some_and(|shown| {
+            postern_crypto::equal_in_constant_time(shown.to_base64().as_bytes(), symmetric.to_base64().as_bytes())
+        })
     }
 
     /// Refuses an enrolment. Gives the server's answer.

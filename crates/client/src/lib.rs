@@ -70,7 +70,7 @@ pub use error::ClientError;
 pub use fan::Fan;
 pub use handle::{Client, Inbox, Login};
 pub use keyfile::{KeyFile, KeyFileTrouble, default_key_file};
-pub use newcomer::{EnrollmentRequest, PendingEnrollment};
+pub use newcomer::{Decision, EnrollmentRequest, PendingEnrollment};
 pub use records::{Copies, RecordOptions};
 pub use settings::{BadRoot, Identity, Settings, parse_root};
 pub use start::{StartError, connect_patiently, home_dir, identity, user_name};

@@ -29,6 +29,17 @@ pub struct EnrollmentRequest {
     pub keys_life: Option<Duration>,
 }
 
+/// What has become of a request.
+pub enum Decision {
+    /// Nothing yet.
+    Pending,
+    /// The server does not take our key: some say this of a request that waits; of one that was approved it means that
+    /// another key than ours is kept for it.
+    KeyRefused,
+    /// The atSign's keys.
+    Approved(Box<AtKeys>),
+}
+
 /// A request that waits for a decision. Its private key exists here alone: dropping this gives the enrolment up.
 pub struct PendingEnrollment {
     settings: Settings,
@@ -49,6 +60,21 @@ impl PendingEnrollment {
         at_sign: &AtSign,
         wanted: EnrollmentRequest,
     ) -> Result<Self, ClientError> {
+        Self::request_under(settings, at_sign, wanted, AesKey::generate(), |_| true).await
+    }
+
+    /// The same under a symmetric key by which the approver knows us, if the atSign's public key is one that we take:
+    /// that key is encrypted to it.
+    ///
+    /// # Errors
+    /// As [`Self::request`]; [`ClientError::Malformed`] when the public key is not taken.
+    pub async fn request_under(
+        settings: &Settings,
+        at_sign: &AtSign,
+        wanted: EnrollmentRequest,
+        symmetric: AesKey,
+        takes: impl Fn(&RsaPublicKey) -> bool,
+    ) -> Result<Self, ClientError> {
         let making = tokio::task::spawn_blocking(RsaPrivateKey::generate);
         // The claim tells the server whom we mean; what follows needs no proof.
         let (mut wire, _) = Wire::challenged(settings, at_sign, None, LOGIN).await?;
@@ -57,9 +83,11 @@ impl PendingEnrollment {
         let published = wire.ask(&Request::Lookup(lookup)).await?;
         let published =
             RsaPublicKey::from_base64(&published).map_err(|_| ClientError::Malformed("the atSign's public key"))?;
+        if !takes(&published) {
+            return Err(ClientError::Malformed("the atSign's public key, which is not the one it should be"));
+        }
         let cannot = |_| ClientError::Crypto("the keys of the enrolment");
         let pkam = making.await.map_err(|_| cannot(CryptoError))?.map_err(cannot)?;
-        let symmetric = AesKey::generate();
         let public_key = pkam.public_key().map_err(cannot)?.to_base64();
         let params = EnrollParams {
             app_name: Some(wanted.app),
@@ -81,6 +109,32 @@ impl PendingEnrollment {
         Ok(Self { settings: settings.clone(), at_sign: at_sign.clone(), id, pkam, symmetric, published })
     }
 
+    /// What must be kept to go on after a restart, without the symmetric key: one line of JSON with a private key in it.
+    pub fn keep(&self) -> Zeroizing<String> {
+        let [pkam, published] = [&*self.pkam.to_base64(), &self.published.to_base64()];
+        // Base64 and a UUID: nothing in them needs an escape, and no copy is left behind.
+        Zeroizing::new(format!(r#"{{"id":"{}","pkam":"{pkam}","published":"{published}"}}"#, self.id))
+    }
+
+    /// Goes on with what [`Self::keep`] wrote; `None`: it is not that.
+    pub fn again(settings: &Settings, at_sign: &AtSign, kept: &str, symmetric: AesKey) -> Option<Self> {
+        #[derive(serde::Deserialize)]
+        struct Kept<'a> {
+            id: &'a str,
+            pkam: &'a str,
+            published: &'a str,
+        }
+        let kept: Kept<'_> = serde_json::from_str(kept).ok()?;
+        Some(Self {
+            settings: settings.clone(),
+            at_sign: at_sign.clone(),
+            id: Uuid::parse(kept.id)?,
+            pkam: RsaPrivateKey::from_base64(kept.pkam).ok()?,
+            symmetric,
+            published: RsaPublicKey::from_base64(kept.published).ok()?,
+        })
+    }
+
     /// What whoever decides names it by.
     pub fn id(&self) -> &Uuid {
         &self.id
@@ -93,16 +147,27 @@ impl PendingEnrollment {
     /// approver handed over does not open or does not belong to the atSign; or the server cannot be reached
     /// ([`ClientError::is_passing`]).
     pub async fn poll(&self) -> Result<Option<AtKeys>, ClientError> {
+        match self.look().await? {
+            Decision::Approved(keys) => Ok(Some(*keys)),
+            Decision::Pending | Decision::KeyRefused => Ok(None),
+        }
+    }
+
+    /// The same, and whether the server says that it waits or merely refuses our key, as some do meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::poll`].
+    pub async fn look(&self) -> Result<Decision, ClientError> {
         let (mut wire, challenge) = Wire::challenged(&self.settings, &self.at_sign, None, LOGIN).await?;
         let proof =
             challenge.answer_with_key(&self.pkam, Some(&self.id)).map_err(|_| ClientError::Crypto("the challenge"))?;
         match wire.ask(&Request::Pkam(proof)).await {
             Ok(_) => {}
-            Err(ClientError::Server(error))
-                if matches!(error.code, Some(ErrorCode::EnrollmentPending | ErrorCode::Authentication)) =>
-            {
-                return Ok(None);
-            }
+            Err(ClientError::Server(error)) => match error.code {
+                Some(ErrorCode::EnrollmentPending) => return Ok(Decision::Pending),
+                Some(ErrorCode::Authentication) => return Ok(Decision::KeyRefused),
+                _ => return Err(ClientError::Server(error)),
+            },
             Err(error) => return Err(error),
         }
         let private = self.handed_over(&mut wire, "default_enc_private_key").await?;
@@ -122,7 +187,9 @@ impl PendingEnrollment {
                 enrollment_id: Some(self.id.to_string()),
             })
         };
-        open().map(Some).map_err(|_| ClientError::Crypto("the keys that the approver handed over"))
+        open()
+            .map(|keys| Decision::Approved(Box::new(keys)))
+            .map_err(|_| ClientError::Crypto("the keys that the approver handed over"))
     }
 
     /// `keys:get` and its key opened.

@@ -1,1 +1,1 @@
-//! x
+//! One line to join: `postern invite`, `postern join`, `postern leave`.

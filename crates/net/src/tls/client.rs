@@ -53,6 +53,14 @@ impl Trust {
         Self::load_with(named.as_deref(), default_ca_file().filter(|path| path.exists()).as_deref())
     }
 
+    /// The system's roots and no others.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn system() -> Result<Self, TlsError> {
+        Self::load_with(None, None)
+    }
+
     fn load_with(named: Option<&Path>, default: Option<&Path>) -> Result<Self, TlsError> {
         Self::from_roots(all_roots(&[named, default].into_iter().flatten().collect::<Vec<_>>())?)
     }
@@ -160,7 +168,7 @@ fn add_pem(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), TlsError> {
 }
 
 /// Where a user's own CA is looked for.
-fn default_ca_file() -> Option<PathBuf> {
+pub(super) fn default_ca_file() -> Option<PathBuf> {
     let config = std::env::var_os("XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let config = config.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")))?;
     Some(config.join("postern").join("ca.pem"))
@@ -250,7 +258,7 @@ fn rustls_error(error: &io::Error) -> Option<&rustls::Error> {
 pub async fn connect(trust: &Trust, host: &str, port: u16, limit: Duration) -> Result<TlsStream, ConnectError> {
     let proxy = proxy_for(host, port)?;
     let (config, carries) = (Arc::clone(&trust.config), Carries::Lines);
-    connect_by(trust, config, carries, host, port, limit, |_| true, proxy).await
+    connect_by(config, carries, host, port, limit, |_| true, proxy).await
 }
 
 /// Connects to a relay's port that speaks TLS first, through the proxy of the environment if there is one. The bytes are a
@@ -261,7 +269,7 @@ pub async fn connect(trust: &Trust, host: &str, port: u16, limit: Duration) -> R
 pub async fn connect_relay(trust: &Trust, host: &str, port: u16, limit: Duration) -> Result<TlsStream, ConnectError> {
     let proxy = proxy_for(host, port)?;
     let config = trust.offering(&[RELAY_ALPN]);
-    connect_by(trust, config, Carries::Session, host, port, limit, |_| true, proxy).await
+    connect_by(config, Carries::Session, host, port, limit, |_| true, proxy).await
 }
 
 fn proxy_for(host: &str, port: u16) -> Result<Option<&'static Proxy>, ConnectError> {
@@ -292,12 +300,23 @@ pub async fn connect_where(
     may_dial: impl Fn(IpAddr) -> bool,
 ) -> Result<TlsStream, ConnectError> {
     let config = Arc::clone(&trust.config);
-    connect_by(trust, config, Carries::Lines, host, port, limit, may_dial, None).await
+    connect_by(config, Carries::Lines, host, port, limit, may_dial, None).await
 }
 
-#[expect(clippy::too_many_arguments, reason = "the three doors above are what others see")]
+/// What a server shows to a configuration that believes anybody.
+pub(super) async fn certificates_shown(
+    config: Arc<ClientConfig>,
+    host: &str,
+    port: u16,
+    limit: Duration,
+) -> Result<PeerCertificates, ConnectError> {
+    let proxy = proxy_for(host, port)?;
+    let shown = connect_by(config, Carries::Lines, host, port, limit, |_| true, proxy).await?;
+    let chain = shown.stream.get_ref().1.peer_certificates().unwrap_or_default();
+    Ok(PeerCertificates(chain.iter().map(|one| one.clone().into_owned()).collect()))
+}
+
 async fn connect_by(
-    trust: &Trust,
     mut config: Arc<ClientConfig>,
     carries: Carries,
     host: &str,
@@ -338,7 +357,7 @@ async fn connect_by(
             };
             let refused = rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);
             if rustls_error(&error) == Some(&refused) && !config.alpn_protocols.is_empty() {
-                config = trust.offering(&[]);
+                Arc::make_mut(&mut config).alpn_protocols.clear();
                 continue;
             }
             return Err(ConnectError::Tls { to: to(), error });

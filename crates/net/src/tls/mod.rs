@@ -4,6 +4,7 @@ mod client;
 mod peer;
 mod private_ca;
 mod server;
+mod shown;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ pub use client::{ConnectError, TlsStream, Trust, connect, connect_relay, connect
 pub use peer::PeerCertificates;
 pub use private_ca::PrivateCa;
 pub use server::{ServerStream, ServerTls};
+pub use shown::shown_by;
 
 use crate::limits::PEM_FILE_BYTES;
 
@@ -80,6 +82,13 @@ fn provider() -> Arc<CryptoProvider> {
     use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
     let kx_groups = vec![X25519, SECP256R1, SECP384R1, X25519MLKEM768];
     Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
+}
+
+/// Where a user's own CA is looked for: `$XDG_CONFIG_HOME/postern/ca.pem`, by default `~/.config/postern/ca.pem`.
+/// `None`: there is no home.
+#[must_use]
+pub fn own_ca_file() -> Option<PathBuf> {
+    client::default_ca_file()
 }
 
 /// Reads a PEM file of bounded size; zeroed after use, for it may hold a key.
