@@ -9,10 +9,11 @@ use std::time::Duration;
 use anyhow::Context;
 use postern_crypto::AeadAlgorithm;
 use postern_link::sealed::{
-    AskAgain, Authorize, ClientPlan, DevicePlan, End, EndFault, Facts, Future, Knocking, Local, Refusal, RelayAddress,
-    Target, Ticket, dial, serve,
+    AskAgain, Authorize, ClientPlan, DevicePlan, End, EndFault, Facts, Future, Knocking, Local, Refusal, Target,
+    Ticket, dial, serve,
 };
 use postern_net::tasks::Tasks;
+use postern_rendezvous::RelayAddress;
 use postern_seal::Records;
 use postern_session::HostPort;
 use tokio::net::TcpStream;
@@ -61,7 +62,7 @@ struct EndArgs {
 
 impl EndArgs {
     fn relays(&self) -> Vec<RelayAddress> {
-        vec![RelayAddress { host: self.relay.ip().to_string(), port: self.relay.port(), tls: false }]
+        vec![RelayAddress::new(&self.relay.ip().to_string(), self.relay.port(), false).expect("an address")]
     }
 
     fn resume(&self) -> Duration {

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use postern_client::trust::{Believed, OwnIdentity, TrustError, now_ms};
 use postern_identity::{Envelope, Label, Statement, VoucherError};
-use postern_link::sealed::{self, Ahead, DevicePlan, DialError, Ended, RelayAddress, Sealed, State, Ticket, Why};
+use postern_link::sealed::{self, Ahead, DevicePlan, DialError, Ended, Sealed, State, Ticket, Why};
 use postern_observe::journal::{Entry, Event};
 use postern_proto::{AtSign, Uuid};
-use postern_rendezvous::{Side, TicketTo};
+use postern_rendezvous::{RelayAddress, Side, TicketTo};
 use postern_seal::{Answer, DeviceEnd, SealError};
 use postern_session::{
     Admitted, AsksSealed, Denied, Guest, HostPort, RefusalCode, Refused, RequestError, SealedRequest, SignedRequest,
@@ -316,12 +316,7 @@ impl Daemon {
 }
 
 fn addresses(request: &SealedRequest) -> Vec<RelayAddress> {
-    let address = |place: &postern_rendezvous::RelayPlace| RelayAddress {
-        host: place.address.host().to_owned(),
-        port: place.address.port(),
-        tls: place.address.tls(),
-    };
-    request.offer.relays.iter().map(address).collect()
+    request.offer.relays.iter().map(|place| place.address.clone()).collect()
 }
 
 fn not_believed(error: &TrustError) -> No {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-use postern_link::sealed::RelayAddress;
+use postern_rendezvous::RelayAddress;
 
 use crate::limits::USUAL_RELAYS;
 
@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn the_latest_are_known_and_not_without_end() {
-        let relay = |port| RelayAddress { host: "relay.example".into(), port, tls: false };
+        let relay = |port| RelayAddress::new("relay.example", port, false).unwrap();
         let usual = UsualRelays::default();
         assert!(!usual.contains(&relay(1)));
         for port in 1..=20 {

@@ -11,11 +11,11 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use postern_client::trust::{KnownKeys, OwnIdentity, Places, now_ms};
 use postern_client::{Client, Identity, Inbox, KeyFile, Settings, parse_root};
 use postern_identity::{Label, Statement};
-use postern_link::sealed::{AskAgain, Asked, ClientPlan, Local, RelayAddress, Sealed, Ticket, Unbelieved, dial};
+use postern_link::sealed::{AskAgain, Asked, ClientPlan, Local, Sealed, Ticket, Unbelieved, dial};
 use postern_net::tasks::Tasks;
 use postern_net::tls::Trust;
 use postern_proto::{AtSign, Uuid};
-use postern_rendezvous::{RelayPlace, Side, TicketTo};
+use postern_rendezvous::{RelayAddress, RelayPlace, Side, TicketTo};
 use postern_seal::{Knock, Waiting};
 use postern_session::{
     DeviceName, Envelope, HostKeys, NAMESPACE, NptRequest, Offer, RefusalCode, Refused, SealedReply, SshRequest,
@@ -159,7 +159,7 @@ impl Caller {
     ) -> ClientPlan<Waiting, postern_seal::ClientEnd> {
         let believing = Arc::clone(&self.shared);
         ClientPlan {
-            relays: wish.relays.iter().map(address).collect(),
+            relays: wish.relays.iter().map(|place| place.address.clone()).collect(),
             ticket: self.shared.tickets(wish, session),
             knock,
             believe: Box::new(move |waiting| {
@@ -302,11 +302,6 @@ impl Shared {
     }
 }
 
-fn address(place: &RelayPlace) -> RelayAddress {
-    let address = &place.address;
-    RelayAddress { host: address.host().to_owned(), port: address.port(), tls: address.tls() }
-}
-
 /// Joins two sides whose tickets name the same session, epoch and relay, believing everything; can cut what it joined.
 pub struct TicketRelay {
     /// Where it listens.
@@ -357,7 +352,7 @@ impl TicketRelay {
     /// None that a test meets.
     pub fn place(&self) -> anyhow::Result<RelayPlace> {
         let (host, port) = (self.address.ip().to_string(), self.address.port());
-        let address = postern_rendezvous::RelayAddress::new(&host, port, false).map_err(|error| anyhow!("{error}"))?;
+        let address = RelayAddress::new(&host, port, false).map_err(|error| anyhow!("{error}"))?;
         Ok(RelayPlace { relay: AtSign::parse(World::RELAY)?, address })
     }
 

@@ -16,10 +16,11 @@ use anyhow::{Context as _, ensure};
 use postern_crypto::AeadAlgorithm;
 use postern_house::{behind_nat, checksum, random_file};
 use postern_link::sealed::{
-    AskAgain, Asked, Authorize, ClientPlan, DevicePlan, End, EndFault, Facts, Future, Knocking, Local, Refusal,
-    RelayAddress, Sealed, Target, Ticket, dial, serve,
+    AskAgain, Asked, Authorize, ClientPlan, DevicePlan, End, EndFault, Facts, Future, Knocking, Local, Refusal, Sealed,
+    Target, Ticket, dial, serve,
 };
 use postern_net::tasks::Tasks;
+use postern_rendezvous::RelayAddress;
 use postern_seal::Records;
 use postern_session::HostPort;
 use postern_testkit::limits::{POLL, READY, SESSION};
@@ -217,7 +218,7 @@ fn a_shell_and_a_copy_go_on_when_the_relay_dies_the_address_changes_or_the_way_o
     behind_nat(|house| {
         let places = house.places().clone();
         let address = SocketAddr::new(places.server.address(), 7443);
-        let relay_address = RelayAddress { host: address.ip().to_string(), port: address.port(), tls: false };
+        let relay_address = RelayAddress::new(&address.ip().to_string(), address.port(), false)?;
         let start_relay = || -> anyhow::Result<CancellationToken> {
             let life = CancellationToken::new();
             let (token, listener) = (life.clone(), bind(&places.server, address)?);

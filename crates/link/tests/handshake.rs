@@ -11,6 +11,7 @@ use postern_identity::{Expected, Voucher, VoucherClaim};
 use postern_link::sealed::*;
 use postern_net::tasks::Tasks;
 use postern_proto::{AtSign, SigningKeyName, Uuid};
+use postern_rendezvous::RelayAddress;
 use postern_seal::{Answer, DeviceEnd, Knock, Waiting};
 use postern_session::{Admitted, DeviceName, Door, Envelope, Guest, Offer, PermitOpen, SignedRequest, SshRequest};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -73,7 +74,7 @@ impl Relay {
     }
 
     fn places(&self) -> Vec<RelayAddress> {
-        vec![RelayAddress { host: self.address.ip().to_string(), port: self.address.port(), tls: false }]
+        vec![RelayAddress::new(&self.address.ip().to_string(), self.address.port(), false).unwrap()]
     }
 }
 

@@ -128,7 +128,7 @@ impl Relay {
     }
 
     fn address(&self) -> RelayAddress {
-        RelayAddress { host: self.address.ip().to_string(), port: self.address.port(), tls: false }
+        RelayAddress::new(&self.address.ip().to_string(), self.address.port(), false).unwrap()
     }
 
     /// Ends what is joined, and whoever comes is sent away.
@@ -238,6 +238,7 @@ impl House {
 }
 
 use postern_link::Carried;
+use postern_rendezvous::RelayAddress;
 
 fn to(port: u16) -> Target {
     Target::HostPort(HostPort { host: "127.0.0.1".into(), port })

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use postern_net::tasks::Tasks;
 use postern_net::tls::{self, Trust};
+use postern_rendezvous::RelayAddress;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -13,7 +14,7 @@ use tokio::time::timeout;
 use super::end::{End, EndFault, Knocking};
 use super::limits::{FLIGHT, REFUSAL_LINE, UNSENT, WRITE_WITHIN};
 use super::local::Io;
-use super::plan::{Believe, DialError, RelayAddress, RelayRefusal, Ticket};
+use super::plan::{Believe, DialError, RelayRefusal, Ticket};
 use crate::limits::DIAL;
 
 /// A socket at the relay, our ticket shown, and what was read from it and not looked at.
@@ -27,13 +28,13 @@ const ELSEWHERE: [&str; 5] = ["full", "stopping", "quota", "not-served", "unknow
 
 /// Dials a relay; the one place where that is done.
 async fn dial_relay(relay: &RelayAddress) -> io::Result<Box<dyn Io>> {
-    if relay.tls {
+    if relay.tls() {
         let trust = trust().map_err(io::Error::other)?;
-        let socket = tls::connect_relay(trust, &relay.host, relay.port, DIAL).await.map_err(io::Error::other)?;
+        let socket = tls::connect_relay(trust, relay.host(), relay.port(), DIAL).await.map_err(io::Error::other)?;
         postern_net::tcp::limit_unsent(socket.tcp(), UNSENT)?;
         return Ok(Box::new(socket));
     }
-    let socket = postern_net::proxy::connect_tcp(&relay.host, relay.port, DIAL).await?;
+    let socket = postern_net::proxy::connect_tcp(relay.host(), relay.port(), DIAL).await?;
     postern_net::tcp::limit_unsent(&socket, UNSENT)?;
     Ok(Box::new(socket))
 }
@@ -215,7 +216,7 @@ mod tests {
         let tasks = Tasks::new();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let relay = |port| RelayAddress { host: "127.0.0.1".into(), port, tls: false };
+        let relay = |port| RelayAddress::new("127.0.0.1", port, false).unwrap();
         let ticket: Ticket = Box::new(|place, epoch| Ok(format!("ticket:{place}:{epoch}\n")));
         let ahead = Ahead::dial(relay(port), &tasks);
         let (mut accepted, _) = listener.accept().await.unwrap();

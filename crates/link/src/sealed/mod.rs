@@ -27,7 +27,7 @@ pub use ended::{Ended, Progress, State, StreamRefused, Why};
 pub use local::Local;
 pub use meet::Ahead;
 pub use plan::{
-    AskAgain, Asked, Authorize, Believe, ClientPlan, DevicePlan, DialError, Future, Refusal, RelayAddress,
-    RelayRefusal, Target, Ticket, Unbelieved,
+    AskAgain, Asked, Authorize, Believe, ClientPlan, DevicePlan, DialError, Future, Refusal, RelayRefusal, Target,
+    Ticket, Unbelieved,
 };
 pub use session::{Opened, Sealed, dial, serve, serve_ahead};

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postern_rendezvous::RelayAddress;
 use postern_session::HostPort;
 use postern_streams::RefusalCode;
 use tokio::net::TcpStream;
@@ -40,17 +41,6 @@ pub struct Asked<K> {
 
 /// Why the other end was not believed, or why we have nothing to show. Its text is for the user.
 pub type Unbelieved = Box<dyn std::error::Error + Send + Sync>;
-
-/// Where a relay is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RelayAddress {
-    /// Name or address.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// The port speaks TLS first.
-    pub tls: bool,
-}
 
 /// What a stream leads to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -167,16 +157,6 @@ pub enum DialError {
     Handshake(EndFault),
     /// `stop` was cancelled.
     Stopped,
-}
-
-impl fmt::Display for RelayAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
 }
 
 impl fmt::Display for DialError {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use postern_net::backoff::Backoff;
 use postern_net::tasks::Tasks;
+use postern_rendezvous::RelayAddress;
 use postern_streams::StreamId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
@@ -15,7 +16,7 @@ use super::ended::{Ended, Progress, State, StreamRefused, Why};
 use super::limits::{ORDERS, RESUME_PAUSE, RESUME_TRY};
 use super::local::Local;
 use super::meet::{Ahead, meet, to_first};
-use super::plan::{AskAgain, Believe, ClientPlan, DevicePlan, DialError, RelayAddress, Target, Ticket, Unbelieved};
+use super::plan::{AskAgain, Believe, ClientPlan, DevicePlan, DialError, Target, Ticket, Unbelieved};
 use crate::pump::Carried;
 
 /// A live session. Clones are handles of the same; when the last is dropped the session goes on until it ends, is closed

@@ -7,7 +7,7 @@ use postern_client::trust::{KnownKeys, OwnIdentity, now_ms};
 use postern_client::{Client, Settings};
 use postern_crypto::{CryptoError, Ed25519PrivateKey, Ed25519PublicKey};
 use postern_identity::{Fingerprint, PinName, Statement};
-use postern_link::sealed::{ClientPlan, Local, RelayAddress, Sealed, Ticket, dial};
+use postern_link::sealed::{ClientPlan, Local, Sealed, Ticket, dial};
 use postern_net::tasks::Tasks;
 use postern_proto::{AtSign, Uuid};
 use postern_rendezvous::{RelayPlace, Side, TicketTo};
@@ -158,7 +158,7 @@ impl Line {
     ) -> Result<Sealed, Trouble> {
         let hash = knocked.waiting.asked().request;
         let plan = ClientPlan {
-            relays: self.places.iter().map(address).collect(),
+            relays: self.places.iter().map(|place| place.address.clone()).collect(),
             ticket: self.ticket(),
             knock: knocked.waiting,
             believe: self.believe(),
@@ -227,8 +227,4 @@ impl Line {
     pub(super) fn client(&self) -> Client {
         self.login.lock().unwrap_or_else(PoisonError::into_inner).client.clone()
     }
-}
-
-fn address(place: &RelayPlace) -> RelayAddress {
-    RelayAddress { host: place.address.host().to_owned(), port: place.address.port(), tls: place.address.tls() }
 }
