@@ -19,10 +19,13 @@ const PURE: [&str; 2] = ["words", "minds"];
 /// What thinking does without.
 const HANDS_OF_OTHERS: [&str; 6] = ["tokio", "mio", "socket2", "rustls", "rustix", "rusqlite"];
 /// Arrows within a floor: who, whom.
-const SIDEWAYS: [(&str, &str); 9] = [
+const SIDEWAYS: [(&str, &str); 12] = [
     ("store-sqlite", "store"),
     ("client", "net"),
     ("link", "net"),
+    ("doctor", "client"),
+    ("doctor", "net"),
+    ("doctor", "observe"),
     ("rendezvous", "identity"),
     ("session", "identity"),
     ("session", "rendezvous"),

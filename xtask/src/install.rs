@@ -22,7 +22,7 @@ pub(crate) const FOR_DEMO: [Need; 4] = [
 ];
 
 /// For the tests: also namespaces, address translation, a terminal, and what people use over ssh.
-pub(crate) const FOR_TESTS: [Need; 11] = [
+pub(crate) const FOR_TESTS: [Need; 12] = [
     ("sshd", "openssh-server"),
     ("ssh", "openssh-client"),
     ("scp", "openssh-client"),
@@ -34,6 +34,7 @@ pub(crate) const FOR_TESTS: [Need; 11] = [
     ("script", "bsdutils"),
     ("rsync", "rsync"),
     ("git", "git"),
+    ("faketime", "faketime"),
 ];
 
 /// For programs of others.

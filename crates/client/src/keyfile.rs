@@ -9,6 +9,8 @@ use postern_crypto::{AtKeys, KeyFileError};
 use postern_proto::AtSign;
 use zeroize::Zeroizing;
 
+use crate::limits::KEY_FILE_ROOM;
+
 /// Reading and writing of `.atKeys` files.
 pub struct KeyFile;
 
@@ -45,7 +47,8 @@ impl KeyFile {
     }
 
     /// Whether a new file may be written there: nothing is ever overwritten.
-    /// Makes the folder, 0700, and tries to write there, so that a lack of rights shows before keys are made.
+    /// Makes the folder, 0700, and tries to write as much as a key file there, so that a lack of rights or room shows before
+    /// keys are made: the server would have them, and nobody else.
     pub fn check_free(path: &Path) -> Result<(), KeyFileTrouble> {
         let trouble = |why| KeyFileTrouble { path: path.to_owned(), why };
         if path.exists() {
@@ -56,7 +59,7 @@ impl KeyFile {
             set_mode(folder, 0o700).map_err(|error| trouble(Why::Io(error)))?;
         }
         let draft = draft_of(path);
-        let written = write_private(&draft, "");
+        let written = write_private(&draft, &" ".repeat(KEY_FILE_ROOM));
         let _ = fs::remove_file(&draft);
         written.map_err(|error| trouble(Why::Io(error)))
     }

@@ -37,6 +37,8 @@ pub const PEERS: usize = 4096;
 /// Longest record of a signing key that is believed. Its owner's atServer may answer with ten megabytes, and relays keep
 /// a thousand of them; a key of any algorithm has a few kilobytes. Source: the reference's bound on what an enrolment publishes.
 pub const SIGNING_KEY_BYTES: usize = 20 * 1024;
+/// What a key file may need on disk, in bytes: one of two RSA keys has some 8 KiB.
+pub const KEY_FILE_ROOM: usize = 16 * 1024;
 /// Longest `known_atsigns` that is read. Ten thousand lines have about 1 MiB.
 pub const PINS_BYTES: u64 = 4 * 1024 * 1024;
 /// Names that are remembered at first contact without anybody's word; more are believed for the moment only.

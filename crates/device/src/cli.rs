@@ -125,6 +125,14 @@ struct Flags {
     dialect: Dialect,
     #[arg(long, hide = true)]
     storage_path: Option<PathBuf>,
+    /// Look for what keeps this device from being reached, say what to do, and end: 0 nothing fails, 1 something does.
+    #[cfg(feature = "doctor")]
+    #[arg(long)]
+    doctor: bool,
+    /// Print what --doctor finds as JSON.
+    #[cfg(feature = "doctor")]
+    #[arg(long, requires = "doctor")]
+    json: bool,
     /// Old service templates leave stray empty words.
     #[arg(hide = true)]
     stray: Vec<String>,
@@ -171,6 +179,9 @@ pub(crate) struct Config {
     /// Only keys that a person gave count.
     pub(crate) strict_pins: bool,
     pub(crate) verbosity: Verbosity,
+    /// Only look what is wrong; true: as JSON.
+    #[cfg(feature = "doctor")]
+    pub(crate) doctor: Option<bool>,
 }
 
 /// The command line, for completions.
@@ -272,6 +283,8 @@ fn check(flags: Flags) -> Result<Config, String> {
         host_keys: HostKeySource::parse(&flags.ssh_host_keys),
         strict_pins: flags.strict_pins || std::env::var_os("POSTERN_STRICT_PINS").is_some_and(|set| set == "1"),
         verbosity: Verbosity::of(flags.verbose, flags.debug),
+        #[cfg(feature = "doctor")]
+        doctor: flags.doctor.then_some(flags.json),
     })
 }
 

@@ -129,6 +129,19 @@ fn shown_at(port: u16) -> Option<Vec<SshPublicKey>> {
     (!keys.is_empty()).then_some(keys)
 }
 
+/// How many keys there are, and those of them that the ssh server shows, where they were only looked for.
+pub(crate) fn usable(source: &HostKeySource, port: u16) -> (usize, Vec<SshPublicKey>) {
+    let mut keys = source.read();
+    let named = keys.len();
+    if *source == HostKeySource::Standard
+        && named > 0
+        && let Some(shown) = shown_at(port)
+    {
+        keys.retain(|key| shown.contains(key));
+    }
+    (named, keys)
+}
+
 fn text(file: &Path) -> Option<String> {
     let mut text = String::new();
     File::open(file).ok()?.take(KEY_FILE_BYTES).read_to_string(&mut text).ok()?;
@@ -145,18 +158,7 @@ impl Daemon {
     /// are left out: it may not be this machine's usual one.
     pub(crate) async fn read_host_keys(&self) {
         let (source, port) = (self.config.host_keys.clone(), self.config.sshd_port);
-        let (named, found) = blocking(move || {
-            let mut keys = source.read();
-            let named = keys.len();
-            if source == HostKeySource::Standard
-                && named > 0
-                && let Some(shown) = shown_at(port)
-            {
-                keys.retain(|key| shown.contains(key));
-            }
-            (named, keys)
-        })
-        .await;
+        let (named, found) = blocking(move || usable(&source, port)).await;
         if named > 0 && found.is_empty() {
             tracing::warn!(
                 "the ssh server at port {port} shows none of the host keys of {OPENSSH}, so none are told to clients: name its keys with --ssh-host-keys"

@@ -6,6 +6,8 @@ mod authorized_keys;
 mod cli;
 mod config_file;
 mod daemon;
+#[cfg(feature = "doctor")]
+mod doctor;
 mod ephemeral;
 mod host_keys;
 mod limits;
@@ -41,6 +43,10 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    #[cfg(feature = "doctor")]
+    if let Some(json) = config.doctor {
+        return runtime.block_on(Box::pin(doctor::run(&config, json)));
+    }
     match runtime.block_on(daemon::run(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -187,6 +187,18 @@ impl Drop for Board {
     }
 }
 
+/// Process numbers of the daemons of this user (or of the system's service) that run under a name.
+#[cfg(feature = "doctor")]
+pub(crate) fn running(at_sign: &str, device: &str) -> Vec<u32> {
+    let paths = places().into_iter().flat_map(|dir| files(&dir)).filter(|path| is_live(path));
+    let found = paths.filter_map(|path| read(&path));
+    let mut pids: Vec<u32> =
+        found.filter(|status| status.at_sign == at_sign && status.device == device).map(|status| status.pid).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
 /// Where status files may lie; a daemon writes to the first.
 fn places() -> Vec<PathBuf> {
     let own = runtime_dir().or_else(|| state_dir().map(|dir| dir.join("run")));

@@ -2,6 +2,7 @@
 //! for listening sockets from start to end.
 
 pub mod caller;
+mod clock;
 pub mod enrolment;
 pub mod liar;
 mod matrix;
@@ -16,6 +17,7 @@ use anyhow::{Context as _, ensure};
 use postern_testkit::limits::SESSION;
 use postern_testkit::{Listener, ListenerWatch, NatNetwork, Options, Place, Places, World, run, say, user_name};
 
+pub use clock::with_clock;
 pub use matrix::Matrix;
 pub use own_tools::{OwnTools, Sharing, Told, environment_or_skip, programs_or_skip};
 

@@ -122,6 +122,13 @@ const APPLETS: &[Applet] = &[
         main: postern_trust::fingerprint_main,
         command: postern_trust::fingerprint_command,
     },
+    #[cfg(feature = "doctor")]
+    Applet {
+        name: "doctor",
+        what: "what is wrong, why, and what to do",
+        main: crate::doctor::main,
+        command: crate::doctor::command,
+    },
     #[cfg(feature = "server")]
     Applet {
         name: "server",

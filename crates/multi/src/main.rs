@@ -1,6 +1,8 @@
 //! Reach machines that have no open port: one binary, many names.
 
 mod applets;
+#[cfg(feature = "doctor")]
+mod doctor;
 
 use std::process::ExitCode;
 

@@ -6,6 +6,8 @@
 mod abroad;
 mod accounts;
 mod cli;
+#[cfg(feature = "doctor")]
+mod doctor;
 mod enrollments;
 mod guesses;
 mod guest;
@@ -22,4 +24,10 @@ pub use abroad::{CertificateCheck, Peers};
 pub use cli::{command, main};
 pub use home::{AddError, Home, HomeError, Settings, Wanted};
 pub use limits::Limits;
+/// Runs `doctor server` with its arguments, the program name first.
+#[cfg(feature = "doctor")]
+pub fn doctor_main(args: Vec<std::ffi::OsString>) -> std::process::ExitCode {
+    doctor::main(args)
+}
+
 pub use serve::{Config, RunningServer, Server};

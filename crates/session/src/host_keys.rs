@@ -63,6 +63,12 @@ impl HostKeys {
         }
     }
 
+    /// The keys as they were claimed; believed they are after [`Self::verify`] alone.
+    #[must_use]
+    pub fn keys(&self) -> &[String] {
+        &self.keys
+    }
+
     /// Checks a published statement. `voucher`: the believed one of the device that is asked for. `now_ms`: since 1970.
     ///
     /// # Errors

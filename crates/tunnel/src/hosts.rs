@@ -78,6 +78,17 @@ pub(crate) struct Destination {
     pub(crate) agent: Manner,
 }
 
+/// What counts for all hosts.
+#[cfg(feature = "doctor")]
+#[derive(Clone, Debug)]
+pub(crate) struct Common {
+    pub(crate) from: Option<AtSign>,
+    pub(crate) to: Option<AtSign>,
+    pub(crate) relays: Vec<AtSign>,
+    pub(crate) root: ServerAddress,
+    pub(crate) key_file: Option<PathBuf>,
+}
+
 /// Why a name or a file means nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum BadHosts {
@@ -229,6 +240,18 @@ impl Hosts {
             least,
             agent,
         })
+    }
+
+    /// What counts for all hosts.
+    ///
+    /// # Errors
+    /// The usual directory's name is none.
+    #[cfg(feature = "doctor")]
+    pub(crate) fn common(&self) -> Result<Common, BadHosts> {
+        let Entry { from, to, relays, root, key_file, .. } = self.common.clone();
+        let usual = || parse_root(DEFAULT_ROOT).map_err(|error| BadHosts::File(error.to_string()));
+        let root = root.map_or_else(usual, Ok)?;
+        Ok(Common { from, to, relays: relays.unwrap_or_default(), root, key_file })
     }
 
     /// Host keys that the file names: no others count then.

@@ -8,6 +8,8 @@ mod connect;
 mod connect_cli;
 mod detach;
 mod devices;
+#[cfg(feature = "doctor")]
+mod doctor;
 mod doors;
 mod env_file;
 mod forward;
@@ -90,6 +92,12 @@ pub fn known_hosts_main(args: Vec<OsString>) -> ExitCode {
 /// Runs `ssh-config` with its arguments, the program name first.
 pub fn ssh_config_main(args: Vec<OsString>) -> ExitCode {
     ssh_config::main(args)
+}
+
+/// Runs `doctor client` with its arguments, the program name first.
+#[cfg(feature = "doctor")]
+pub fn doctor_main(args: Vec<OsString>) -> ExitCode {
+    doctor::main(args)
 }
 
 fn run(

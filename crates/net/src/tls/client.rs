@@ -32,7 +32,7 @@ pub(super) const OWN_CA_HINT: &str =
 #[derive(Clone)]
 pub struct Trust {
     config: Arc<ClientConfig>,
-    verifier: Arc<WebPkiServerVerifier>,
+    pub(super) verifier: Arc<WebPkiServerVerifier>,
 }
 
 impl fmt::Debug for Trust {
@@ -272,7 +272,7 @@ pub async fn connect_relay(trust: &Trust, host: &str, port: u16, limit: Duration
     connect_by(config, Carries::Session, host, port, limit, |_| true, proxy).await
 }
 
-fn proxy_for(host: &str, port: u16) -> Result<Option<&'static Proxy>, ConnectError> {
+pub(super) fn proxy_for(host: &str, port: u16) -> Result<Option<&'static Proxy>, ConnectError> {
     let tcp = |error| ConnectError::Tcp { to: place(host, port), error: io::Error::other(error) };
     proxy::of_environment(host, port).map_err(tcp)
 }
@@ -283,7 +283,7 @@ fn place(host: &str, port: u16) -> String {
 
 /// What a connection is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Carries {
+pub(super) enum Carries {
     Lines,
     Session,
 }
@@ -316,7 +316,7 @@ pub(super) async fn certificates_shown(
     Ok(PeerCertificates(chain.iter().map(|one| one.clone().into_owned()).collect()))
 }
 
-async fn connect_by(
+pub(super) async fn connect_by(
     mut config: Arc<ClientConfig>,
     carries: Carries,
     host: &str,

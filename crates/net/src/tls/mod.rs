@@ -1,6 +1,7 @@
 //! TLS 1.2 and 1.3 by rustls: whom we trust, connecting, accepting, and a private CA for those who have no public name.
 
 mod client;
+mod look;
 mod peer;
 mod private_ca;
 mod server;
@@ -18,6 +19,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use zeroize::Zeroizing;
 
 pub use client::{ConnectError, TlsStream, Trust, connect, connect_relay, connect_where};
+pub use look::{Seen, Verdict, look, look_at_relay};
 pub use peer::PeerCertificates;
 pub use private_ca::PrivateCa;
 pub use server::{ServerStream, ServerTls};

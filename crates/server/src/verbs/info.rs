@@ -16,7 +16,8 @@ pub(super) fn plan(call: &Call<'_>, info: Info) -> Planned {
     }
     let s = up.as_secs();
     let words = format!("{} days {} hours {} minutes {} seconds", s / 86_400, s / 3600 % 24, s / 60 % 60, s % 60);
-    let mut shown = json!({"version": version, "uptimeAsWords": words});
+    // For `postern doctor`: whose clock is wrong?
+    let mut shown = json!({"version": version, "uptimeAsWords": words, "currentTimeAsMillis": call.now});
     if let Some(me) = call.who
         && let Some(id) = me.enrollment_id()
         && let Some(kept) = enrollments::load(call.store, me.owner(), id, call.now)?
