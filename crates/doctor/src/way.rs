@@ -136,9 +136,8 @@ impl Way {
 
     async fn log_in(&mut self, subject: &Subject, settings: Settings, is_postern: bool, tasks: &Tasks) {
         let at_sign = &subject.at_sign;
-        let identity = match identity(at_sign, subject.key_file.as_deref()) {
-            Ok(identity) => identity,
-            Err(_) => return self.findings.push(Finding::skip("login", "not looked at: key-file comes first")),
+        let Ok(identity) = identity(at_sign, subject.key_file.as_deref()) else {
+            return self.findings.push(Finding::skip("login", "not looked at: key-file comes first"));
         };
         let start = Instant::now();
         let client = match timeout(STEP * 2, Client::connect(identity, settings, tasks)).await {
