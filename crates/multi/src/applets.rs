@@ -9,6 +9,7 @@ struct Applet {
     name: &'static str,
     what: &'static str,
     main: fn(Vec<OsString>) -> ExitCode,
+    #[cfg_attr(not(feature = "talk"), expect(dead_code, reason = "completions are for people"))]
     command: fn() -> clap::Command,
 }
 
@@ -153,6 +154,7 @@ pub(crate) fn run(mut args: Vec<OsString>) -> ExitCode {
     let word = args.first().cloned().unwrap_or_default();
     match word.to_str() {
         Some("--help" | "-h" | "help") => usage(std::io::stdout(), 0),
+        #[cfg(feature = "talk")]
         Some("completions") => completions(&args),
         Some("--version" | "-V") => {
             let _ = writeln!(std::io::stdout(), "postern {}", env!("CARGO_PKG_VERSION"));
@@ -170,6 +172,7 @@ pub(crate) fn run(mut args: Vec<OsString>) -> ExitCode {
 }
 
 /// `completions SHELL [PROGRAM]`: a script for the shell, on stdout.
+#[cfg(feature = "talk")]
 fn completions(args: &[OsString]) -> ExitCode {
     let word = |at: usize| args.get(at).and_then(|word| word.to_str());
     let Some(shell) = word(1).and_then(|name| name.parse::<clap_complete::Shell>().ok()) else {
@@ -204,6 +207,7 @@ fn usage(mut out: impl std::io::Write, code: u8) -> ExitCode {
     for applet in APPLETS {
         text.push_str(&format!("  {:<12} {}\n", applet.name, applet.what));
     }
+    #[cfg(feature = "talk")]
     text.push_str("  completions  print completions for a shell\n");
     text.push_str("\n`postern PROGRAM --help` says more.\n");
     // A reader that went away counts as success.

@@ -11,7 +11,9 @@ use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub use places::{runtime_dir, state_dir};
 
@@ -46,14 +48,18 @@ pub fn init(verbosity: Verbosity) {
         Verbosity::Info => LevelFilter::INFO,
         Verbosity::Debug => LevelFilter::DEBUG,
     };
-    let filter = EnvFilter::builder().with_default_directive(level.into()).with_env_var("POSTERN_LOG").from_env_lossy();
+    // Targets and levels alone: a filter for spans and fields would bring regular expressions to every gateway.
+    let wanted = std::env::var("POSTERN_LOG").ok().and_then(|text| targets(&text));
+    let filter = wanted.unwrap_or_else(|| Targets::new().with_default(level));
     let color = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::io::stderr().is_terminal();
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(color)
-        .with_target(false)
-        .try_init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(color).with_target(false);
+    let _ = tracing_subscriber::registry().with(lines).with(filter).try_init();
+}
+
+/// Levels by target as `POSTERN_LOG` has them; `None` when it says nothing, or nothing that we understand.
+fn targets(text: &str) -> Option<Targets> {
+    let text = text.trim();
+    if text.is_empty() { None } else { text.parse().ok() }
 }
 
 /// A line for the person at the terminal. A closed stderr is no reason to stop.
@@ -65,4 +71,21 @@ pub fn say(line: impl Display) {
 pub fn print(line: impl Display) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn levels_by_target() {
+        let targets = |text| super::targets(text).expect("understood");
+        assert!(targets("debug").would_enable("postern_device::daemon", &Level::DEBUG));
+        let mixed = targets("postern_relay=trace,warn");
+        assert!(mixed.would_enable("postern_relay::run", &Level::TRACE));
+        assert!(mixed.would_enable("postern_net", &Level::WARN) && !mixed.would_enable("postern_net", &Level::INFO));
+        assert!(super::targets(" ").is_none() && super::targets("postern=loud").is_none());
+    }
 }
