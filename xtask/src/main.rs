@@ -3,11 +3,13 @@
 mod arrows;
 mod bench;
 mod demo;
+mod footprint;
 mod fuzz;
 mod idle;
 mod install;
 mod interop;
 mod python;
+mod small;
 mod steps;
 mod test;
 mod world;
@@ -24,6 +26,7 @@ cargo xtask install                  what the tests need and this machine lacks
 cargo xtask interop [ARGS...]        published programs of others against ours; --help says more
 cargo xtask bench [ARGS...]          the figures, and the rivals beside them
 cargo xtask idle [--minutes N]       what an idle device costs: bytes on its wire, by kind, and the month's sum
+cargo xtask footprint [--quick]      size and memory of the device build, beside what is promised
 cargo xtask arrows                   which crate may use which
 cargo xtask fuzz [TARGET [SECONDS]]  search for inputs that break a parser
 cargo xtask world [--openings] [--runs N] [--seed S]  both ends and an attacker in virtual time, one schedule a seed";
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         "interop" => interop::run(rest),
         "bench" => bench::run(rest),
         "idle" => idle::run(rest),
+        "footprint" => footprint::run(rest),
         "arrows" => arrows::run(),
         "fuzz" => fuzz::run(rest),
         "world" => world::run(rest),

@@ -77,8 +77,6 @@ pub fn print(line: impl Display) {
 mod tests {
     use tracing::Level;
 
-    use super::*;
-
     #[test]
     fn levels_by_target() {
         let targets = |text| super::targets(text).expect("understood");

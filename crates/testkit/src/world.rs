@@ -54,6 +54,8 @@ pub struct Options {
     pub server_name: Option<(String, u16)>,
     /// The device's ssh port instead of a free one.
     pub ssh_port: Option<u16>,
+    /// What runs the daemon instead of [`Options::binary`]: another build, or an emulator's words in front of it.
+    pub device_program: Vec<String>,
     /// Start our device daemon; without it, something else plays the device.
     pub own_daemon: bool,
     /// Told what happens, step by step.
@@ -122,6 +124,7 @@ impl Default for Options {
             strangers: Vec::new(),
             server_name: None,
             ssh_port: None,
+            device_program: Vec::new(),
             own_daemon: true,
             progress: |_| {},
         }
@@ -287,7 +290,10 @@ impl World {
 
     /// The same on any host.
     pub fn postern_at(&self, place: &Place, at_sign: &str) -> Command {
-        let mut command = place.command(&self.binary);
+        self.at_home(place.command(&self.binary), at_sign)
+    }
+
+    fn at_home(&self, mut command: Command, at_sign: &str) -> Command {
         command.env("HOME", self.home_of(at_sign)).env("POSTERN_CA_FILE", self.ca_file());
         // What our programs remember belongs to the home as well.
         for folder in ["XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"] {
@@ -348,7 +354,14 @@ impl World {
 
     /// The same on another host.
     pub fn sshnpd_at(&self, place: &Place, name: &str) -> Command {
-        let mut command = self.postern_at(place, Self::DEVICE);
+        let mut command = match self.options.device_program.split_first() {
+            None => self.postern_at(place, Self::DEVICE),
+            Some((program, words)) => {
+                let mut command = place.command(program);
+                command.args(words);
+                self.at_home(command, Self::DEVICE)
+            }
+        };
         command.args(["sshnpd", "-v", "-a", Self::DEVICE, "-m", Self::CLIENT, "-d", name]);
         command.arg("-k").arg(self.key_file(Self::DEVICE)).args(["--root-domain", &self.root()]);
         let ssh = format!("localhost:{}", self.ssh_port);
