@@ -8,7 +8,8 @@ use postern_client::trust::{KnownKeys, OwnIdentity, Places, TrustError};
 use postern_client::{Client, ClientError, Settings, StartError, connect_patiently, home_dir, identity};
 use postern_net::tasks::Tasks;
 use postern_net::tls::{TlsError, Trust};
-use postern_net::{ready, signals};
+use postern_net::ready::{self, Watchdog};
+use postern_net::signals;
 use postern_observe::journal::Journal;
 use postern_observe::say;
 use postern_proto::verb::Noop;
@@ -107,6 +108,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
             Some(_) => format!(r"(\.{}\.{NAMESPACE}@|{})", config.device, Policy::replies_regex()),
         }),
     };
+    ready::notify_status("logging in");
     let (client, mut inbox) = match connect_patiently(identity, settings, &tasks).await {
         Ok(connected) => connected,
         Err(ClientError::Stopped) => return Ok(()),
@@ -154,11 +156,16 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         env!("CARGO_PKG_VERSION")
     ));
     ready::notify_ready();
+    let mut watchdog = Watchdog::of_environment();
+    let mut guests = daemon.live.count();
+    guests.mark_changed();
     let mut beat = tokio::time::interval(POLICY_HEARTBEAT);
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
+            () = watchdog.beat() => {}
+            Ok(()) = guests.changed() => daemon.tell_manager(*guests.borrow_and_update()),
             push = inbox.next() => match push {
                 Some(push) => daemon.hear(push).await,
                 None => break,
@@ -178,6 +185,12 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
 }
 
 impl Daemon {
+    /// The line that `systemctl status` shows.
+    fn tell_manager(&self, guests: usize) {
+        let Config { device, at_sign, .. } = &self.config;
+        ready::notify_status(&format!("{device}{at_sign} waits for requests; sessions: {guests}"));
+    }
+
     /// Checks who it is before anything is decrypted; a stranger costs a comparison.
     async fn hear(self: &Arc<Self>, push: Notification) {
         if self.policy.as_ref().is_some_and(|policy| policy.hear(&push)) {

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 
 use postern_client::trust::now_ms;
 use postern_identity::{Label, Statement};
+use postern_net::ready;
 use postern_net::tasks::blocking;
 use postern_session::limits::HOST_KEYS;
 use postern_session::{HostKeys, SshPublicKey};
@@ -98,7 +99,7 @@ fn dropbear(dir: &Path) -> Vec<SshPublicKey> {
     let shown = |file: PathBuf| {
         let mut tool = Command::new("dropbearkey");
         tool.arg("-y").arg("-f").arg(file).stdin(Stdio::null()).stderr(Stdio::null());
-        let output = tool.output().ok()?;
+        let output = ready::keep_from_child(&mut tool).output().ok()?;
         String::from_utf8_lossy(&output.stdout).lines().find_map(|line| SshPublicKey::parse(line).ok())
     };
     let files = listed(dir, |name| name.starts_with("dropbear_") && name.ends_with("_host_key"));
@@ -121,7 +122,7 @@ fn public_key(file: &Path) -> Option<SshPublicKey> {
 fn shown_at(port: u16) -> Option<Vec<SshPublicKey>> {
     let mut tool = Command::new("ssh-keyscan");
     tool.args(["-T", "2", "-p", &port.to_string(), "127.0.0.1"]).stdin(Stdio::null()).stderr(Stdio::null());
-    let output = tool.output().ok()?;
+    let output = ready::keep_from_child(&mut tool).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
     // A line is `host type key`.
     let keys = text.lines().filter_map(|line| SshPublicKey::parse(line.split_once(' ')?.1).ok());

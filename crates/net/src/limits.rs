@@ -70,3 +70,5 @@ pub const PACE_BURST: Duration = Duration::from_millis(250);
 
 /// Pieces in which a second's share is carried: each of 20 streams gets its first within a second.
 pub const PACE_TURNS: u64 = 20;
+/// Between two beats to the service manager, however short a time it gives.
+pub const SHORTEST_BEAT: Duration = Duration::from_millis(100);

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use postern_client::{Client, ClientError, Settings, StartError, connect_patiently, identity};
 use postern_net::tasks::Tasks;
 use postern_net::tls::{TlsError, Trust};
-use postern_net::{ready, signals};
+use postern_net::ready::{self, Watchdog};
+use postern_net::signals;
 use postern_observe::{Verbosity, say};
 use postern_proto::verb::Noop;
 use postern_proto::{AtSign, Notification, NotificationId, Request as AtRequest, ServerAddress};
@@ -121,12 +122,15 @@ pub(crate) async fn run(name: &str, config: ServiceConfig) -> Result<(), Service
         env!("CARGO_PKG_VERSION")
     ));
     ready::notify_ready();
+    ready::notify_status(&format!("{} answers by {size}", service.config.at_sign));
+    let mut watchdog = Watchdog::of_environment();
     let mut look = tokio::time::interval(FILE_POLL);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
+            () = watchdog.beat() => {}
             push = inbox.next() => match push {
                 Some(push) => service.hear(push, &tasks),
                 None => break,

@@ -11,7 +11,8 @@ use std::time::Duration;
 use postern_client::{Client, ClientError, Settings, StartError, connect_patiently, identity};
 use postern_net::tasks::Tasks;
 use postern_net::tls::{TlsError, Trust};
-use postern_net::{ready, signals};
+use postern_net::ready::{self, Watchdog};
+use postern_net::signals;
 use postern_observe::journal::Journal;
 use postern_observe::say;
 use postern_proto::verb::Noop;
@@ -128,12 +129,15 @@ pub(crate) async fn run(config: Config) -> Result<(), SrvdError> {
     let at_sign = &srvd.config.at_sign;
     say(format_args!("srvd: monitor started for {at_sign} (version {})", env!("CARGO_PKG_VERSION")));
     ready::notify_ready();
+    ready::notify_status(&format!("{at_sign} introduces guests"));
+    let mut watchdog = Watchdog::of_environment();
 
     let requests = Arc::new(Semaphore::new(REQUESTS));
     loop {
         let push = tokio::select! {
             biased;
             () = stop.cancelled() => break,
+            () = watchdog.beat() => continue,
             push = inbox.next() => push,
         };
         let Some(push) = push else { break };

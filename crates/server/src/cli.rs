@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use postern_net::{ready, signals, tasks, tcp};
+use postern_net::ready::{self, Watchdog};
+use postern_net::{signals, tasks, tcp};
 use postern_observe::Verbosity;
 use postern_proto::AtSign;
 
@@ -258,7 +259,20 @@ fn run(home: &Home, listen: Option<SocketAddr>) -> Result<(), Failure> {
         })?;
         say(&format!("listening on {}", server.address()));
         ready::notify_ready();
-        stop.cancelled().await;
+        ready::notify_status(&format!("listening on {}", server.address()));
+        let mut watchdog = Watchdog::of_environment();
+        loop {
+            // The beat is of the threads that serve, not of this one.
+            let well = async {
+                watchdog.due().await;
+                server.turns().await
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                well = well => if well { ready::notify_alive() },
+            }
+        }
         ready::notify_stopping();
         Ok::<_, Failure>(server.stop_within(DRAIN).await)
     })?;

@@ -273,6 +273,12 @@ impl RunningServer {
         self.address
     }
 
+    /// Whether a task gets its turn on the threads that serve connections, and they were not told to stop.
+    pub async fn turns(&self) -> bool {
+        let turn = self.tasks.spawn(async { tokio::task::yield_now().await });
+        turn.await.is_ok() && !self.tasks.token().is_cancelled()
+    }
+
     /// Stops: connections end, commits under way are finished. False: some did not end in time.
     pub async fn stop(self) -> bool {
         self.tasks.close_and_wait(DRAIN).await
