@@ -4,6 +4,7 @@ mod arrows;
 mod bench;
 mod demo;
 mod footprint;
+mod dist;
 mod fuzz;
 mod idle;
 mod install;
@@ -27,6 +28,7 @@ cargo xtask interop [ARGS...]        published programs of others against ours; 
 cargo xtask bench [ARGS...]          the figures, and the rivals beside them
 cargo xtask idle [--minutes N]       what an idle device costs: bytes on its wire, by kind, and the month's sum
 cargo xtask footprint [--quick]      size and memory of the device build, beside what is promised
+cargo xtask package ARGS...          packages and images of a binary that is built; --help says more
 cargo xtask arrows                   which crate may use which
 cargo xtask fuzz [TARGET [SECONDS]]  search for inputs that break a parser
 cargo xtask world [--openings] [--runs N] [--seed S]  both ends and an attacker in virtual time, one schedule a seed";
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         "bench" => bench::run(rest),
         "idle" => idle::run(rest),
         "footprint" => footprint::run(rest),
+        "package" => dist::package(rest),
         "arrows" => arrows::run(),
         "fuzz" => fuzz::run(rest),
         "world" => world::run(rest),

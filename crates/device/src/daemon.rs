@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use postern_client::trust::{KnownKeys, OwnIdentity, Places, TrustError};
 use postern_client::{Client, ClientError, Settings, StartError, connect_patiently, home_dir, identity};
-use postern_net::tasks::Tasks;
-use postern_net::tls::{TlsError, Trust};
 use postern_net::ready::{self, Watchdog};
 use postern_net::signals;
+use postern_net::tasks::Tasks;
+use postern_net::tls::{TlsError, Trust};
 use postern_observe::journal::Journal;
 use postern_observe::say;
 use postern_proto::verb::Noop;

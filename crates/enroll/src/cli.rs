@@ -81,7 +81,8 @@ struct Common {
     /// Tries to reach the servers, 3 s apart.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     mca: u32,
-    /// CRAM secret that the server's operator gave you, for onboard; `-` reads it from standard input.
+    /// CRAM secret that the server's operator gave you, for onboard; `-` reads it from standard input [env: TO_CRAM, as
+    /// compose files have it].
     #[arg(short = 'c', long = "cramkey", alias = "license-key", value_name = "SECRET", hide = true)]
     secret: Option<String>,
     /// Accepted and not used: a self-hosted server hands out the secret itself.
@@ -100,6 +101,9 @@ struct Onboard {
     /// Accepted for scripts; there is no question to answer.
     #[arg(short = 'y', long)]
     yes: bool,
+    /// Do nothing, and succeed, when the key file is there: for services that are started again and again.
+    #[arg(long)]
+    if_missing: bool,
 }
 
 #[derive(Args)]
@@ -223,6 +227,8 @@ pub(crate) struct Target {
 
 pub(crate) enum Task {
     Onboard(Zeroizing<String>),
+    /// The keys are there.
+    Nothing,
     Status,
     Enroll(EnrollTask),
     Interactive,
@@ -307,7 +313,7 @@ pub(crate) fn read_line(line: &str) -> Result<Manage, String> {
 
 /// What a command wants beside whom and where.
 enum Wanted {
-    Onboard,
+    Onboard { if_missing: bool },
     Status,
     Enroll(EnrollTask),
     Interactive,
@@ -324,7 +330,9 @@ impl Word {
             (word, some.common, Wanted::Manage(Manage::Decide(decision, which)))
         };
         match self {
-            Self::Onboard(onboard) => ("onboard", onboard.common, Wanted::Onboard),
+            Self::Onboard(Onboard { common, yes: _, if_missing }) => {
+                ("onboard", common, Wanted::Onboard { if_missing })
+            }
             Self::Status(common) => ("status", common, Wanted::Status),
             Self::Otp(otp) => ("otp", otp.common, Wanted::Manage(Manage::Otp(otp.expiry))),
             Self::Spp(spp) => ("spp", spp.common, Wanted::Manage(Manage::Spp(spp.spp, spp.expiry))),
@@ -376,7 +384,8 @@ fn check(word: &'static str, common: Common, wanted: Wanted) -> Result<Command, 
     };
     let target = Target { at_sign, settings, tries: common.mca, key_file };
     let task = match wanted {
-        Wanted::Onboard => Task::Onboard(secret(common.secret.map(Zeroizing::new))?),
+        Wanted::Onboard { if_missing: true } if target.key_file.exists() => Task::Nothing,
+        Wanted::Onboard { .. } => Task::Onboard(secret(common.secret.map(Zeroizing::new))?),
         Wanted::Status => Task::Status,
         Wanted::Enroll(task) => Task::Enroll(task),
         Wanted::Interactive => Task::Interactive,
@@ -386,6 +395,8 @@ fn check(word: &'static str, common: Common, wanted: Wanted) -> Result<Command, 
 }
 
 fn secret(given: Option<Zeroizing<String>>) -> Result<Zeroizing<String>, String> {
+    // Words of a command line are everybody's to read.
+    let given = given.or_else(|| std::env::var("TO_CRAM").ok().filter(|text| !text.is_empty()).map(Zeroizing::new));
     let secret = match given.as_deref().map(String::as_str) {
         Some("-") => {
             let mut line = Zeroizing::new(String::new());

@@ -53,6 +53,10 @@ async fn run(command: Command) -> ExitCode {
             say(format_args!("returning {}: {text}", status as u8));
             return ExitCode::from(status as u8);
         }
+        Task::Nothing => {
+            say(format_args!("{} has its keys already: {}", target.at_sign, target.key_file.display()));
+            Ok(())
+        }
         Task::Onboard(secret) => onboard::run(&target, &secret).await.map_err(|error| error.to_string()),
         Task::Enroll(task) => device::run(&target, task).await,
         Task::Interactive => interactive::run(&target, &tasks).await,

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use postern_client::{Client, ClientError, Settings, StartError, connect_patiently, identity};
-use postern_net::tasks::Tasks;
-use postern_net::tls::{TlsError, Trust};
 use postern_net::ready::{self, Watchdog};
 use postern_net::signals;
+use postern_net::tasks::Tasks;
+use postern_net::tls::{TlsError, Trust};
 use postern_observe::{Verbosity, say};
 use postern_proto::verb::Noop;
 use postern_proto::{AtSign, Notification, NotificationId, Request as AtRequest, ServerAddress};

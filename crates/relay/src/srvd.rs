@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postern_client::{Client, ClientError, Settings, StartError, connect_patiently, identity};
-use postern_net::tasks::Tasks;
-use postern_net::tls::{TlsError, Trust};
 use postern_net::ready::{self, Watchdog};
 use postern_net::signals;
+use postern_net::tasks::Tasks;
+use postern_net::tls::{TlsError, Trust};
 use postern_observe::journal::Journal;
 use postern_observe::say;
 use postern_proto::verb::Noop;

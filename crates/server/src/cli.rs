@@ -12,9 +12,13 @@ use postern_net::{signals, tasks, tcp};
 use postern_observe::Verbosity;
 use postern_proto::AtSign;
 
+use crate::health;
 use crate::home::{Home, HomeError, Wanted};
 use crate::limits::{DRAIN, Limits};
 use crate::serve::{Config, Server};
+
+/// The port of a directory. Source: atProtocol.
+const DEFAULT_PORT: u16 = 64;
 
 /// The directory and the atServers of any number of atSigns, in one process on one port.
 #[derive(Parser)]
@@ -40,7 +44,7 @@ enum Command {
         #[arg(long)]
         host: Option<String>,
         /// Port to listen on, on all addresses
-        #[arg(long, default_value_t = 64)]
+        #[arg(long, default_value_t = DEFAULT_PORT)]
         port: u16,
         /// Address and port to listen on, in place of --port
         #[arg(long, value_name = "ADDR:PORT", conflicts_with = "port")]
@@ -88,6 +92,9 @@ enum Command {
         /// The server's directory
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
+        /// Make the directory first if it is not there: for a server that clients reach by this name or address
+        #[arg(long, value_name = "NAME")]
+        host: Option<String>,
         /// Address and port to listen on, in place of the settings'; port 0 lets the system choose
         #[arg(long, value_name = "ADDR:PORT")]
         listen: Option<SocketAddr>,
@@ -100,6 +107,17 @@ enum Command {
         /// Say more; twice: say everything
         #[arg(short, long, action = clap::ArgAction::Count)]
         verbose: u8,
+    },
+    /// Ask the server that runs on this machine whether it answers, as its clients would
+    ///
+    /// For health checks: 0 it does, 1 it does not.
+    Health {
+        /// The server's directory
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// Address and port that it listens on, in place of the settings'
+        #[arg(long, value_name = "ADDR:PORT")]
+        listen: Option<SocketAddr>,
     },
     /// Check settings, certificate and store without serving
     Validate {
@@ -173,7 +191,10 @@ fn perform(command: Command) -> Result<(), Failure> {
             }
         }
         Command::List { dir, json } => list(&Home::open(&dir)?, json),
-        Command::Run { dir, listen, directory, peer_ca, verbose } => {
+        Command::Run { dir, host, listen, directory, peer_ca, verbose } => {
+            if let Some(host) = host {
+                begin(&dir, host, listen)?;
+            }
             postern_observe::init(match verbose {
                 0 => Verbosity::Quiet,
                 1 => Verbosity::Info,
@@ -182,6 +203,13 @@ fn perform(command: Command) -> Result<(), Failure> {
             let whole = |file: &PathBuf| std::path::absolute(file);
             let peer_ca = peer_ca.iter().map(whole).collect::<io::Result<_>>()?;
             run(&Home::open(&dir)?.with_directories(directory, peer_ca), listen)
+        }
+        Command::Health { dir, listen } => {
+            let home = Home::open(&dir)?;
+            let address =
+                block_on_io(health::ask(&home, listen.unwrap_or(home.settings().listen)))?.map_err(Failure)?;
+            say(&format!("{} answers at {address}", home.settings().host));
+            Ok(())
         }
         Command::Validate { dir } => {
             let home = Home::open(&dir)?;
@@ -278,6 +306,29 @@ fn run(home: &Home, listen: Option<SocketAddr>) -> Result<(), Failure> {
     })?;
     runtime.shutdown_timeout(DRAIN);
     if drained { Ok(()) } else { Err(Failure("stopped before every connection had ended".into())) }
+}
+
+/// What `init` does, where nothing is yet.
+fn begin(dir: &std::path::Path, host: String, listen: Option<SocketAddr>) -> Result<(), Failure> {
+    let listen = listen.unwrap_or_else(|| SocketAddr::from(([0u16; 8], DEFAULT_PORT)));
+    match Home::init(dir, &Wanted { host: host.clone(), listen, tls: None }) {
+        Ok(home) => welcome(&home, dir),
+        Err(HomeError::Exists(_)) => {
+            let known = Home::open(dir)?.settings().host.clone();
+            if known != host {
+                return Err(Failure(format!(
+                    "{} is of a server for {known}, not for {host}: leave --host out, or name another directory",
+                    dir.display()
+                )));
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+fn block_on_io<F: Future>(work: F) -> io::Result<F::Output> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work))
 }
 
 fn block_on<F: Future>(work: F) -> io::Result<F::Output> {

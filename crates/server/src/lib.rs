@@ -11,6 +11,7 @@ mod doctor;
 mod enrollments;
 mod guesses;
 mod guest;
+mod health;
 mod home;
 mod hub;
 pub mod limits;

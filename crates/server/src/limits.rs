@@ -8,6 +8,9 @@ use postern_net::seats::SeatLimits;
 /// link that loses packets.
 pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// For a health check to connect, and again to be greeted. Those who ask give up after some ten seconds themselves.
+pub const HEALTH: Duration = Duration::from_secs(4);
+
 /// An anonymous connection without a complete line is closed after this long. The reference waits ten minutes and
 /// only looks when somebody else connects. Logging in takes a person's machine a second.
 pub const ANONYMOUS_IDLE: Duration = Duration::from_secs(60);

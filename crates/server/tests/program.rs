@@ -89,3 +89,35 @@ fn an_atsign_may_have_a_port_of_its_own() {
     assert!(own.reply("from:@bob").starts_with("error:AT0007-"));
     assert!(own.reply("from:@alice").starts_with("data:_"));
 }
+
+#[test]
+fn one_line_makes_a_server_and_its_health_is_told() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("srv");
+    let health = |address: &str| run(&["health", "--dir", dir.to_str().unwrap(), "--listen", address]);
+    let start = || Process::start_on(&dir, "127.0.0.1:0", &["--host".to_owned(), "gateway.example".to_owned()]);
+
+    let mut server = start();
+    let address = server.address.to_string();
+    // Its name leads elsewhere, or nowhere: this machine is asked.
+    let answer = health(&address);
+    assert!(answer.status.success(), "{}", text(&answer.stderr));
+    assert!(text(&answer.stderr).contains("gateway.example answers at "), "{}", text(&answer.stderr));
+    server.kill();
+    let answer = health(&address);
+    assert_eq!(answer.status.code(), Some(1));
+    assert!(text(&answer.stderr).contains("gateway.example at "), "{}", text(&answer.stderr));
+
+    // The second time it is there.
+    let secret = run(&["add", "--dir", dir.to_str().unwrap(), "@alice"]);
+    assert!(secret.status.success());
+    drop(start());
+    let other = run(&["run", "--dir", dir.to_str().unwrap(), "--host", "other.example"]);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(text(&other.stderr).contains("is of a server for gateway.example, not for other.example"));
+
+    // Something that accepts and says nothing of our kind.
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let answer = health(&deaf.local_addr().unwrap().to_string());
+    assert_eq!(answer.status.code(), Some(1), "{}", text(&answer.stderr));
+}

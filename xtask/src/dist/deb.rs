@@ -18,7 +18,8 @@ pub(crate) fn make(source: Source<'_>, folder: &Path) -> anyhow::Result<Artefact
         bail!("Debian has no name for {}", source.target);
     };
     let entries = with_folders(contents(source)?);
-    let kib: usize = entries.iter().map(|entry| if let What::File(bytes) = &entry.what { bytes.len() } else { 0 }).sum();
+    let kib: usize =
+        entries.iter().map(|entry| if let What::File(bytes) = &entry.what { bytes.len() } else { 0 }).sum();
     let kib = kib.div_ceil(1024);
     let other = match source.build {
         Build::Device => "postern",
@@ -89,7 +90,7 @@ fn contents(source: Source<'_>) -> anyhow::Result<Vec<Entry>> {
 }
 
 /// Debian's name of a machine.
-fn machine(target: &str) -> Option<&'static str> {
+pub(super) fn machine(target: &str) -> Option<&'static str> {
     Some(match target.split('-').next()? {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -14,15 +14,9 @@ pub(crate) fn read(path: &str) -> anyhow::Result<Vec<u8>> {
     fs::read(root().join(path)).with_context(|| format!("cannot read {path}"))
 }
 
-/// The same, as text.
-pub(crate) fn text(path: &str) -> anyhow::Result<String> {
-    String::from_utf8(read(path)?).with_context(|| format!("{path} is no text"))
-}
-
 /// The binary and the names it answers to, in `folder`.
 pub(crate) fn programs(source: Source<'_>, folder: &str) -> anyhow::Result<Vec<Entry>> {
-    let binary =
-        fs::read(source.binary).with_context(|| format!("there is no binary {}", source.binary.display()))?;
+    let binary = fs::read(source.binary).with_context(|| format!("there is no binary {}", source.binary.display()))?;
     let mut entries = vec![Entry::program(&format!("{folder}/postern"), binary)];
     entries.extend(source.build.links().iter().map(|name| Entry::link(&format!("{folder}/{name}"), "postern")));
     Ok(entries)
@@ -44,4 +38,3 @@ pub(crate) fn write(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<s
     fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }
-

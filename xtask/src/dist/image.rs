@@ -1,0 +1,247 @@
+//! Images for Docker, Podman and their kind, from nothing but a static binary. No engine is needed to make them: an image is
+//! a tar of a tar and some JSON.
+//!
+//! Source: OCI image layout and image specification 1.0; `manifest.json` beside them is what older `docker load` reads.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::archive::{Entry, gzip, tar, with_folders};
+use super::files::write;
+use super::{Artefact, Source};
+
+/// What a container is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The device daemon, and what activates it.
+    Device,
+    /// Directory, atServers, relay.
+    Server,
+    /// The clients.
+    Client,
+}
+
+/// A user of the image and its home.
+struct User {
+    name: &'static str,
+    id: u64,
+    home: &'static str,
+}
+
+/// Who the containers of NoPorts are: volumes with keys stay readable when the image is changed for ours.
+const ATSIGN: User = User { name: "atsign", id: 1024, home: "/atsign" };
+/// Nobody that the host knows.
+const NOBODY: User = User { name: "postern", id: 65532, home: "/data" };
+
+/// Where programs lie.
+const PROGRAMS: &str = "/usr/local/bin";
+/// Where authorities lie that the public web believes.
+const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
+
+impl Role {
+    pub(crate) const ALL: [Self; 3] = [Self::Device, Self::Server, Self::Client];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Server => "server",
+            Self::Client => "client",
+        }
+    }
+
+    /// `postern/device:latest`, for compose files.
+    pub(crate) fn tag(self) -> String {
+        format!("postern/{}:latest", self.name())
+    }
+
+    fn user(self) -> User {
+        match self {
+            Self::Device | Self::Client => ATSIGN,
+            Self::Server => NOBODY,
+        }
+    }
+
+    /// Programs that are links to the binary.
+    fn links(self) -> &'static [&'static str] {
+        match self {
+            Self::Device => &["sshnpd", "at_activate"],
+            Self::Server => &["srvd", "at_activate", "npp", "npp_file", "npp_atserver"],
+            Self::Client => &["sshnp", "npt", "at_activate"],
+        }
+    }
+
+    fn entrypoint(self) -> Value {
+        match self {
+            Self::Device => json!([format!("{PROGRAMS}/sshnpd")]),
+            Self::Server => json!([format!("{PROGRAMS}/postern"), "server"]),
+            Self::Client => json!([format!("{PROGRAMS}/postern")]),
+        }
+    }
+
+    fn words(self) -> Value {
+        match self {
+            Self::Device | Self::Client => json!(["--help"]),
+            Self::Server => json!(["run", "--dir", NOBODY.home]),
+        }
+    }
+
+    /// Asks without a shell.
+    fn health(self) -> Option<Value> {
+        match self {
+            Self::Device => Some(json!(["CMD", format!("{PROGRAMS}/sshnpd"), "status"])),
+            Self::Server => {
+                Some(json!(["CMD", format!("{PROGRAMS}/postern"), "server", "health", "--dir", NOBODY.home]))
+            }
+            Self::Client => None,
+        }
+    }
+
+    /// Folders that the user owns; volumes belong there.
+    fn folders(self) -> &'static [&'static str] {
+        match self {
+            Self::Device | Self::Client => &["atsign", "atsign/.atsign", "atsign/.atsign/keys", "atsign/.ssh"],
+            Self::Server => &["data", "keys"],
+        }
+    }
+
+    fn environment(self) -> Vec<String> {
+        let user = self.user();
+        let mut all = vec![format!("PATH={PROGRAMS}"), format!("HOME={}", user.home)];
+        if matches!(self, Self::Device | Self::Client) {
+            let keys = format!("{}/.atsign/keys", user.home);
+            // The identity that others pin must outlive the container, and there is one volume: that of the keys.
+            all.push(format!("XDG_CONFIG_HOME={keys}/.config"));
+            all.push(format!("XDG_STATE_HOME={keys}/.state"));
+        }
+        // Memory that is writable where the root is not, with every engine.
+        all.push("XDG_RUNTIME_DIR=/dev/shm".to_owned());
+        all
+    }
+}
+
+/// Makes an image for one kind of machine in `folder`.
+///
+/// # Errors
+/// The binary cannot be read; no engine has a name for the machine.
+pub(crate) fn make(source: Source<'_>, role: Role, folder: &Path) -> anyhow::Result<Artefact> {
+    let (machine, variant) = machine(source.target)?;
+    let layer = tar(&layer(source, role)?, "", source.epoch)?;
+    let packed = gzip(&layer)?;
+    let created = Timestamp::from_second(i64::try_from(source.epoch)?)?.to_string();
+    let mut config = json!({
+        "created": created,
+        "architecture": machine,
+        "os": "linux",
+        "config": {
+            "User": format!("{0}:{0}", role.user().id),
+            "Env": role.environment(),
+            "Entrypoint": role.entrypoint(),
+            "Cmd": role.words(),
+            "WorkingDir": role.user().home,
+            "StopSignal": "SIGTERM",
+            "Labels": {
+                "org.opencontainers.image.title": format!("postern {}", role.name()),
+                "org.opencontainers.image.description": "reach machines that have no open port",
+                "org.opencontainers.image.version": source.version,
+                "org.opencontainers.image.licenses": "MIT OR Apache-2.0",
+                "org.opencontainers.image.created": created,
+            },
+        },
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer))] },
+        "history": [{ "created": created, "created_by": "cargo xtask dist" }],
+    });
+    if let Some(variant) = variant {
+        config["variant"] = json!(variant);
+    }
+    if let Some(words) = role.health() {
+        let seconds = |n: u64| n * 1_000_000_000;
+        config["config"]["Healthcheck"] = json!({
+            "Test": words, "Interval": seconds(60), "Timeout": seconds(10), "StartPeriod": seconds(60), "Retries": 3
+        });
+    }
+    if role == Role::Server {
+        config["config"]["Volumes"] = json!({ NOBODY.home: {} });
+        config["config"]["ExposedPorts"] = json!({ "64/tcp": {} });
+    }
+    let name = format!("postern-{}_{}_{machine}.image.tar", role.name(), source.version);
+    let path = write(folder, &name, &archive(&config, &packed, &role.tag(), source.epoch)?)?;
+    Ok(Artefact { path, target: source.target.to_owned(), kind: "image" })
+}
+
+fn layer(source: Source<'_>, role: Role) -> anyhow::Result<Vec<Entry>> {
+    let user = role.user();
+    let User { name, id, home } = user;
+    let binary = std::fs::read(source.binary)?;
+    let programs = PROGRAMS.trim_start_matches('/');
+    let mut entries = vec![
+        Entry::program(&format!("{programs}/postern"), binary),
+        Entry::file(
+            "etc/passwd",
+            format!("root:x:0:0:root:/:/sbin/nologin\n{name}:x:{id}:{id}::{home}:/sbin/nologin\n"),
+        ),
+        Entry::file("etc/group", format!("root:x:0:\n{name}:x:{id}:\n")),
+        // Names of the container come before those of a name server.
+        Entry::file("etc/nsswitch.conf", "hosts: files dns\n"),
+    ];
+    entries.extend(role.links().iter().map(|link| Entry::link(&format!("{programs}/{link}"), "postern")));
+    for folder in role.folders() {
+        entries.push(Entry { mode: 0o700, owner: id, ..Entry::folder(folder) });
+    }
+    // Whom the public web believes, where the machine that makes the image knows it. Servers of one's own bring theirs.
+    if let Ok(authorities) = std::fs::read(Path::new("/").join(AUTHORITIES)) {
+        entries.push(Entry::file(AUTHORITIES, authorities));
+    }
+    Ok(with_folders(entries))
+}
+
+/// The image in both forms at once.
+fn archive(config: &Value, layer: &[u8], tag: &str, epoch: u64) -> anyhow::Result<Vec<u8>> {
+    let config = serde_json::to_vec(config)?;
+    let blob = |bytes: &[u8]| format!("blobs/sha256/{}", digest(bytes));
+    let described = |bytes: &[u8], kind: &str| json!({ "mediaType": kind, "digest": format!("sha256:{}", digest(bytes)), "size": bytes.len() });
+    let manifest = serde_json::to_vec(&json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": described(&config, "application/vnd.oci.image.config.v1+json"),
+        "layers": [described(layer, "application/vnd.oci.image.layer.v1.tar+gzip")],
+    }))?;
+    let mut described_manifest = described(&manifest, "application/vnd.oci.image.manifest.v1+json");
+    described_manifest["annotations"] = json!({
+        "io.containerd.image.name": format!("docker.io/{tag}"),
+        "org.opencontainers.image.ref.name": tag.rsplit(':').next().unwrap_or_default(),
+    });
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [described_manifest],
+    });
+    let docker = json!([{ "Config": blob(&config), "RepoTags": [tag], "Layers": [blob(layer)] }]);
+    let entries = with_folders(vec![
+        Entry::file(&blob(&config), config.clone()),
+        Entry::file(&blob(layer), layer),
+        Entry::file(&blob(&manifest), manifest.clone()),
+        Entry::file("index.json", serde_json::to_vec(&index)?),
+        Entry::file("manifest.json", serde_json::to_vec(&docker)?),
+        Entry::file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#),
+    ]);
+    Ok(tar(&entries, "", epoch)?)
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Engines' names of a machine.
+pub(super) fn machine(target: &str) -> anyhow::Result<(&'static str, Option<&'static str>)> {
+    Ok(match target.split('-').next().unwrap_or_default() {
+        "x86_64" => ("amd64", None),
+        "aarch64" => ("arm64", None),
+        "armv7" => ("arm", Some("v7")),
+        "i686" => ("386", None),
+        "riscv64gc" => ("riscv64", None),
+        other => anyhow::bail!("no image is made for {other}"),
+    })
+}

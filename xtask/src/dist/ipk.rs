@@ -53,7 +53,8 @@ pub(crate) fn make(source: Source<'_>, folder: &Path) -> anyhow::Result<Artefact
 /// # Errors
 /// A file is missing.
 pub(crate) fn plain(source: Source<'_>, folder: &Path) -> anyhow::Result<Artefact> {
-    let name = format!("{}-openwrt_{}_{}.tar.gz", source.build.package(), source.version, Machine::of(source.target).file);
+    let name =
+        format!("{}-openwrt_{}_{}.tar.gz", source.build.package(), source.version, Machine::of(source.target).file);
     let bytes = tar_gz(&with_folders(contents(source)?), "./", source.epoch)?;
     let path = write(folder, &name, &bytes)?;
     Ok(Artefact { path, target: source.target.to_owned(), kind: "tar.gz" })

@@ -7,7 +7,18 @@ pub(crate) mod files;
 pub(crate) mod image;
 pub(crate) mod ipk;
 
+#[cfg(test)]
+mod tests;
+
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, bail};
+use postern_testkit::say;
+
+use crate::steps::root;
+use image::Role;
 
 /// What a package is made of.
 #[derive(Clone, Copy, Debug)]
@@ -60,4 +71,79 @@ pub(crate) struct Artefact {
     pub(crate) target: String,
     /// `deb`, `ipk`, `tar.gz`, `image`.
     pub(crate) kind: &'static str,
+}
+
+const USAGE: &str = "\
+cargo xtask package --binary FILE --target TARGET [--build device|full] [--out DIR]
+
+Makes what fits the machine of TARGET (Rust's name) of a static binary: deb, ipk, images. Prints kind, target and path of each, one a line.
+The same binary gives the same bytes; every file bears the time of SOURCE_DATE_EPOCH, or else of the last commit.
+Default: --build full --out target/dist";
+
+/// `cargo xtask package`.
+pub(crate) fn package(args: &[String]) -> anyhow::Result<ExitCode> {
+    let (mut binary, mut target, mut build, mut out) = (None, None, Build::Full, root().join("target/dist"));
+    let mut args = args.iter();
+    while let Some(flag) = args.next() {
+        if flag == "--help" {
+            say(format_args!("{USAGE}"));
+            return Ok(ExitCode::SUCCESS);
+        }
+        let value = args.next().with_context(|| format!("{flag} wants a value\n{USAGE}"))?;
+        match (flag.as_str(), value.as_str()) {
+            ("--binary", path) => binary = Some(PathBuf::from(path)),
+            ("--target", name) => target = Some(name.to_owned()),
+            ("--build", "device") => build = Build::Device,
+            ("--build", "full") => build = Build::Full,
+            ("--out", path) => out = PathBuf::from(path),
+            _ => bail!("no such argument: {flag} {value}\n{USAGE}"),
+        }
+    }
+    let (Some(binary), Some(target)) = (binary, target) else { bail!("{USAGE}") };
+    let source =
+        Source { binary: &binary, target: &target, build, version: env!("CARGO_PKG_VERSION"), epoch: epoch()? };
+    for artefact in pack(source, &out)? {
+        let Artefact { path, target, kind } = artefact;
+        writeln!(std::io::stdout(), "{kind}\t{target}\t{}", path.display())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes everything that there is for the machine.
+///
+/// # Errors
+/// A file is missing or cannot be written.
+pub(crate) fn pack(source: Source<'_>, folder: &Path) -> anyhow::Result<Vec<Artefact>> {
+    let mut made = Vec::new();
+    if deb::machine(source.target).is_some() {
+        made.push(deb::make(source, folder)?);
+    }
+    if source.build == Build::Device {
+        made.push(ipk::make(source, folder)?);
+        made.push(ipk::plain(source, folder)?);
+    }
+    // The container of a device also activates it, which the small build cannot.
+    if source.build == Build::Full && image::machine(source.target).is_ok() {
+        for role in Role::ALL {
+            made.push(image::make(source, role, folder)?);
+        }
+    }
+    Ok(made)
+}
+
+/// The time that everything bears: `SOURCE_DATE_EPOCH`, or that of the last commit.
+///
+/// # Errors
+/// There is neither.
+pub(crate) fn epoch() -> anyhow::Result<u64> {
+    let text = match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) => text,
+        Err(_) => {
+            let output = Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(root()).output()?;
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        }
+    };
+    text.trim()
+        .parse()
+        .context("set SOURCE_DATE_EPOCH to seconds since 1970: git does not tell the time of the last commit")
 }

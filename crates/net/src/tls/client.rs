@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -314,6 +314,34 @@ pub(super) async fn certificates_shown(
     let shown = connect_by(config, Carries::Lines, host, port, limit, |_| true, proxy).await?;
     let chain = shown.stream.get_ref().1.peer_certificates().unwrap_or_default();
     Ok(PeerCertificates(chain.iter().map(|one| one.clone().into_owned()).collect()))
+}
+
+/// Connects to this very address, whatever the name resolves to, and wants the certificate of `name` there: for a server
+/// that is asked how it is by its own machine.
+///
+/// # Errors
+/// [`ConnectError`]
+pub async fn connect_at(
+    trust: &Trust,
+    address: SocketAddr,
+    name: &str,
+    limit: Duration,
+) -> Result<TlsStream, ConnectError> {
+    let to = || format!("{name} at {address}");
+    let invalid = |error: String| ConnectError::Resolve { to: to(), error: io::Error::other(error) };
+    let server = ServerName::try_from(name.to_owned()).map_err(|error| invalid(error.to_string()))?;
+    let mut during = "waiting for TCP";
+    let work = async {
+        let tcp = |error| ConnectError::Tcp { to: to(), error };
+        let socket = tcp::connect_first(vec![address]).await.map_err(tcp)?;
+        during = "in the TLS handshake";
+        let stream = TlsConnector::from(Arc::clone(&trust.config)).connect(server, socket).await;
+        stream.map(|stream| TlsStream { stream }).map_err(|error| ConnectError::Tls { to: to(), error })
+    };
+    match timeout(limit, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(ConnectError::TimedOut { to: to(), during }),
+    }
 }
 
 pub(super) async fn connect_by(

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use zeroize::Zeroizing;
 
-pub use client::{ConnectError, TlsStream, Trust, connect, connect_relay, connect_where};
+pub use client::{ConnectError, TlsStream, Trust, connect, connect_at, connect_relay, connect_where};
 pub use look::{Seen, Verdict, look, look_at_relay};
 pub use peer::PeerCertificates;
 pub use private_ca::PrivateCa;

@@ -37,8 +37,9 @@ impl Process {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let line = lines.next().expect("a ready line").unwrap();
-        let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}")).parse().unwrap();
+        // It may have something to say before.
+        let listening = |line: String| line.strip_prefix("listening on ").map(str::to_owned);
+        let address = lines.by_ref().find_map(|line| listening(line.unwrap())).expect("a ready line").parse().unwrap();
         // The rest is shown, so that a failing test tells why.
         std::thread::spawn(move || lines.for_each(|line| eprintln!("server: {}", line.unwrap_or_default())));
         Self { child, address }
