@@ -7,6 +7,7 @@ mod footprint;
 mod dist;
 mod fuzz;
 mod idle;
+mod images;
 mod install;
 mod interop;
 mod python;
@@ -29,6 +30,7 @@ cargo xtask bench [ARGS...]          the figures, and the rivals beside them
 cargo xtask idle [--minutes N]       what an idle device costs: bytes on its wire, by kind, and the month's sum
 cargo xtask footprint [--quick]      size and memory of the device build, beside what is promised
 cargo xtask package ARGS...          packages and images of a binary that is built; --help says more
+cargo xtask images [--binary FILE]   the images in real containers, and a session through one that ends on the host
 cargo xtask arrows                   which crate may use which
 cargo xtask fuzz [TARGET [SECONDS]]  search for inputs that break a parser
 cargo xtask world [--openings] [--runs N] [--seed S]  both ends and an attacker in virtual time, one schedule a seed";
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         "bench" => bench::run(rest),
         "idle" => idle::run(rest),
         "footprint" => footprint::run(rest),
+        "images" => images::run_all(rest),
         "package" => dist::package(rest),
         "arrows" => arrows::run(),
         "fuzz" => fuzz::run(rest),

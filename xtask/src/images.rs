@@ -1,0 +1,279 @@
+//! `cargo xtask images`: the images in real containers, run with the settings of the compose files as they are shipped, and
+//! a session through one that ends on the host.
+//!
+//! Debian's Podman runs them, and Debian's docker-compose reads the files: so it goes where no engine runs as a service.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use postern_testkit::{Options, Output, Process, World, postern_bin, run, say};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::dist::image::{Role, make};
+use crate::dist::{Build, Source, epoch};
+use crate::install::install;
+use crate::steps::root;
+
+const USAGE: &str = "\
+cargo xtask images [--binary FILE]
+
+Makes the images of FILE (default: the development build, with this machine's libraries lent to it, for it is not static),
+and runs them with Podman as the compose files say: a session ends on the host, and not in the container. Needs root.";
+
+/// Programs, and the Debian packages that bring them.
+const NEEDS: [(&str, &str); 6] = [
+    ("podman", "podman"),
+    ("crun", "crun"),
+    ("docker-compose", "docker-compose"),
+    ("python3", "python3-yaml"),
+    ("unshare", "util-linux"),
+    ("strip", "binutils"),
+];
+/// For a container to come up or go, on a machine that has much to do.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// For a container to end after it was asked, before it would be killed: Docker's default.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Runs it all.
+pub(crate) fn run_all(args: &[String]) -> anyhow::Result<ExitCode> {
+    let given = match args {
+        [] => None,
+        [flag, file] if flag == "--binary" => Some(PathBuf::from(file)),
+        [flag] if flag == "--help" => {
+            say(format_args!("{USAGE}"));
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => bail!("{USAGE}"),
+    };
+    install(&NEEDS)?;
+    let dir = TempDir::new()?;
+    let binary = match &given {
+        Some(file) => file.clone(),
+        None => stripped(dir.path())?,
+    };
+    let engine = Engine::start(dir.path(), given.is_none())?;
+    let source = Source { binary: &binary, target: host(), build: Build::Full, version: env!("CARGO_PKG_VERSION"), epoch: epoch()? };
+    for role in Role::ALL {
+        let image = make(source, role, dir.path())?;
+        let size = fs::metadata(&image.path)?.len();
+        say(format_args!("image {}: {:.1} MB", role.tag(), size as f64 / 1e6));
+        engine.podman(&["load", "-q", "-i", &image.path.display().to_string()])?;
+    }
+    server(&engine, dir.path())?;
+    device(&engine, dir.path())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The device's compose file, from activation to a session.
+fn device(engine: &Engine, dir: &Path) -> anyhow::Result<()> {
+    let world = World::start(Options { own_daemon: false, ..Options::default() })?;
+    let secret = world.add_at_sign("@pi")?;
+    let keys = dir.join("keys");
+    fs::create_dir(&keys)?;
+    fs::copy(world.ca_file(), keys.join("ca.pem"))?;
+    fs::set_permissions(keys.join("ca.pem"), fs::Permissions::from_mode(0o644))?;
+    chown(&keys, Some(1024), Some(1024))?;
+    let port = world.ssh_port();
+    let env = format!(
+        "TO=@pi\nFROM={}\nDEVICE=gw-17\nTO_CRAM={secret}\nROOT_DOMAIN={}\nCA_FILE=/atsign/.atsign/keys/ca.pem\nKEYS_FOLDER={}\n\
+         SSHNPD_FLAGS=-v --local-sshd-port {port} --permit-open localhost:{port}\n",
+        World::CLIENT,
+        world.root(),
+        keys.display()
+    );
+    let file = Composed::read("device", &env, dir)?;
+    let first = run(engine.service(&file, "activate", "activate")?, PATIENCE)?.success()?;
+    ensure!(keys.join("@pi_key.atKeys").exists(), "no keys were made: {}", first.stderr);
+    let again = run(engine.service(&file, "activate", "activate")?, PATIENCE)?.success()?;
+    ensure!(again.stderr.contains("has its keys already"), "the second activation: {}", again.stderr);
+    say(format_args!("device.yaml: activated, and the second time there was nothing to do"));
+
+    let mut daemon = Process::start(engine.service(&file, "sshnpd", "sshnpd")?)?;
+    daemon.wait_for_line(PATIENCE, |line| line.contains("monitor started"))?;
+    engine.podman(&["healthcheck", "run", "sshnpd"]).context("the health check of the daemon")?;
+    let mut command = world.postern(World::CLIENT);
+    command.args(["sshnp", "-f", World::CLIENT, "-t", "@pi", "-d", "gw-17", "-r", World::RELAY, "-k"]);
+    command.arg(world.key_file(World::CLIENT)).args(["--root-domain", &world.root()]).arg("-i").arg(world.identity());
+    command.args(["-u", &postern_testkit::user_name()]);
+    for option in world.ssh_options() {
+        command.args(["-o", &format!("-o {option}")]);
+    }
+    command.args(["--", "readlink", "/proc/self/ns/mnt"]);
+    let there = run(command, PATIENCE)?.success()?.text();
+    let here = fs::read_link("/proc/self/ns/mnt")?.display().to_string();
+    let inside = fs::read_link(format!("/proc/{}/ns/mnt", engine.pid_of("sshnpd")?))?.display().to_string();
+    ensure!(there == here, "the session ended in {there}; the host is {here}");
+    ensure!(inside != here, "the container is the host");
+    say(format_args!("device.yaml: the session ended on the host ({there}), the container is another place ({inside})"));
+    engine.stops("sshnpd", daemon)
+}
+
+/// The server's compose file: its health, an atSign, its end.
+fn server(engine: &Engine, dir: &Path) -> anyhow::Result<()> {
+    let data = dir.join("data");
+    fs::create_dir(&data)?;
+    chown(&data, Some(65532), Some(65532))?;
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let env = format!("SERVER_HOST=localhost\nSERVER_PORT={port}\nSERVER_FOLDER={}\n", data.display());
+    let file = Composed::read("server", &env, dir)?;
+    let mut server = Process::start(engine.service(&file, "server", "server")?)?;
+    server.wait_for_line(PATIENCE, |line| line.starts_with("listening on "))?;
+    engine.podman(&["healthcheck", "run", "server"]).context("the health check of the server")?;
+    let added = engine.podman(&["exec", "server", "/usr/local/bin/postern", "server", "add", "--dir", "/data", "@alice"])?;
+    ensure!(added.text().len() == 128, "the secret is {:?}", added.text());
+    say(format_args!("server.yaml: healthy, and @alice was added"));
+    engine.stops("server", server)
+}
+
+/// A compose file as docker-compose understands it.
+struct Composed(Value);
+
+impl Composed {
+    fn read(name: &str, env: &str, dir: &Path) -> anyhow::Result<Self> {
+        let env_file = dir.join(format!("{name}.env"));
+        fs::write(&env_file, env)?;
+        let mut command = Command::new("docker-compose");
+        command.arg("--env-file").arg(env_file).arg("-f").arg(root().join(format!("packaging/compose/{name}.yaml")));
+        let yaml = run(arg(command, "config"), PATIENCE)?.success()?;
+        let script = "import json, shlex, sys, yaml\n\
+            file = yaml.safe_load(sys.argv[1])\n\
+            for service in file['services'].values():\n    \
+                if isinstance(service.get('command'), str): service['command'] = shlex.split(service['command'])\n\
+            json.dump(file, sys.stdout)";
+        let mut python = Command::new("python3");
+        python.args(["-c", script, &yaml.text()]);
+        Ok(Self(serde_json::from_str(&run(python, PATIENCE)?.success()?.text())?))
+    }
+}
+
+fn arg(mut command: Command, word: &str) -> Command {
+    command.arg(word);
+    command
+}
+
+/// Podman with a place of its own, in a mount namespace where it finds the control groups that it wants.
+struct Engine {
+    holder: Process,
+    words: Vec<String>,
+    /// The binary is not static: it sees this machine's libraries.
+    lend_libraries: bool,
+}
+
+impl Engine {
+    fn start(dir: &Path, lend_libraries: bool) -> anyhow::Result<Self> {
+        // Inside containers and old systems Podman finds a mixture of control groups, which it does not take.
+        let script = "umount -l /sys/fs/cgroup/* 2>/dev/null; umount -l /sys/fs/cgroup 2>/dev/null; \
+                      mount -t cgroup2 none /sys/fs/cgroup; echo ready >&2; exec sleep infinity";
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script]);
+        let mut holder = Process::start(command)?;
+        holder.wait_for_line(PATIENCE, |line| line == "ready").context("a mount namespace of our own; root is needed")?;
+        let place = |name: &str| dir.join("engine").join(name).display().to_string();
+        let words = [
+            "--root", &place("root"), "--runroot", &place("run"), "--tmpdir", &place("tmp"),
+            "--storage-driver", "vfs", "--cgroup-manager=cgroupfs", "--events-backend=file",
+        ];
+        Ok(Self { holder, words: words.map(str::to_owned).to_vec(), lend_libraries })
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id())).arg("podman").args(&self.words).args(words);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn podman(&self, words: &[&str]) -> anyhow::Result<Output> {
+        run(self.command(words), PATIENCE)?.success().with_context(|| format!("podman {}", words.join(" ")))
+    }
+
+    /// A service of a compose file, in the foreground. A setting that is not understood is a failure.
+    fn service(&self, file: &Composed, service: &str, name: &str) -> anyhow::Result<Command> {
+        let settings = file.0["services"][service].as_object().with_context(|| format!("no service {service}"))?;
+        // These machines may not give a container limits.
+        let mut words: Vec<String> =
+            ["run", "--rm", "--name", name, "--cgroups=disabled", "--ulimit=nofile=4096:4096", "--ulimit=nproc=1024:1024"]
+                .map(str::to_owned)
+                .to_vec();
+        let (mut image, mut command, mut network) = (String::new(), Vec::new(), "host".to_owned());
+        let mut begin: Vec<String> = Vec::new();
+        for (key, value) in settings {
+            let text = || value.as_str().map(str::to_owned).with_context(|| format!("{key}: {value}"));
+            let list = || -> Vec<String> {
+                let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                value.as_array().into_iter().flatten().map(word).collect()
+            };
+            match key.as_str() {
+                "image" => image = format!("docker.io/{}", text()?),
+                "command" => command = list(),
+                "entrypoint" => begin = list(),
+                "environment" => {
+                    for (name, value) in value.as_object().into_iter().flatten() {
+                        words.push(format!("--env={name}={}", value.as_str().unwrap_or_default()));
+                    }
+                }
+                "user" => words.push(format!("--user={}", text()?)),
+                "network_mode" => network = text()?,
+                "read_only" => words.extend(["--read-only".to_owned(), "--read-only-tmpfs=false".to_owned()]),
+                "cap_drop" => words.extend(list().iter().map(|one| format!("--cap-drop={one}"))),
+                "security_opt" => words.extend(list().iter().map(|one| format!("--security-opt={}", one.replace(":true", "")))),
+                "volumes" => {
+                    // Those that are a folder; a volume of the engine's own would be left behind.
+                    let folders = list().into_iter().filter(|volume| volume.starts_with('/'));
+                    words.extend(folders.map(|volume| format!("--volume={volume}")));
+                }
+                // The engine's affairs, not the container's; the network is the host's here, where no bridge can be made.
+                "restart" | "depends_on" | "logging" | "healthcheck" | "stop_grace_period" | "ulimits" | "ports"
+                | "networks" | "sysctls" | "profiles" => {}
+                other => bail!("{service} has a setting that is not known here: {other}"),
+            }
+        }
+        words.push(format!("--network={network}"));
+        if self.lend_libraries {
+            words.extend(["/lib", "/lib64", "/usr/lib"].map(|place| format!("--volume={place}:{place}:ro")));
+        }
+        if let Some((program, more)) = begin.split_first() {
+            words.push(format!("--entrypoint={program}"));
+            command.splice(0..0, more.iter().cloned());
+        }
+        words.push(image);
+        words.extend(command);
+        Ok(self.command(&words.iter().map(String::as_str).collect::<Vec<_>>()))
+    }
+
+    fn pid_of(&self, name: &str) -> anyhow::Result<String> {
+        Ok(self.podman(&["inspect", "--format", "{{.State.Pid}}", name])?.text())
+    }
+
+    /// It ends by itself when it is asked, though it is process 1 of its container.
+    fn stops(&self, name: &str, process: Process) -> anyhow::Result<()> {
+        let asked = Instant::now();
+        self.podman(&["stop", "--time", "60", name])?;
+        let output = process.wait(PATIENCE * 10)?;
+        ensure!(output.status.success(), "{name} ended with {}\n{}", output.status, output.stderr);
+        ensure!(asked.elapsed() < GRACE, "{name} took {:?} to end", asked.elapsed());
+        say(format_args!("{name}: ended by itself when it was asked"));
+        Ok(())
+    }
+}
+
+/// The development build without its symbols, which are most of it.
+fn stripped(dir: &Path) -> anyhow::Result<PathBuf> {
+    let file = dir.join("postern");
+    let mut strip = Command::new("strip");
+    strip.arg("-o").arg(&file).arg(postern_bin()?);
+    run(strip, PATIENCE)?.success()?;
+    Ok(file)
+}
+
+fn host() -> &'static str {
+    match std::env::consts::ARCH {
+        "aarch64" => "aarch64-unknown-linux-musl",
+        _ => "x86_64-unknown-linux-musl",
+    }
+}
