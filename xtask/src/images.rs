@@ -57,7 +57,13 @@ pub(crate) fn run_all(args: &[String]) -> anyhow::Result<ExitCode> {
         None => stripped(dir.path())?,
     };
     let engine = Engine::start(dir.path(), given.is_none())?;
-    let source = Source { binary: &binary, target: host(), build: Build::Full, version: env!("CARGO_PKG_VERSION"), epoch: epoch()? };
+    let source = Source {
+        binary: &binary,
+        target: host(),
+        build: Build::Full,
+        version: env!("CARGO_PKG_VERSION"),
+        epoch: epoch()?,
+    };
     for role in Role::ALL {
         let image = make(source, role, dir.path())?;
         let size = fs::metadata(&image.path)?.len();
@@ -77,11 +83,19 @@ fn device(engine: &Engine, dir: &Path) -> anyhow::Result<()> {
     fs::create_dir(&keys)?;
     fs::copy(world.ca_file(), keys.join("ca.pem"))?;
     fs::set_permissions(keys.join("ca.pem"), fs::Permissions::from_mode(0o644))?;
+    // The host keys of this ssh server, which is not the machine's usual one.
+    for file in fs::read_dir(world.dir())?.flatten() {
+        let name = file.file_name().to_string_lossy().into_owned();
+        if name.starts_with("ssh_host_") && name.ends_with(".pub") {
+            fs::copy(file.path(), keys.join(&name))?;
+            fs::set_permissions(keys.join(name), fs::Permissions::from_mode(0o644))?;
+        }
+    }
     chown(&keys, Some(1024), Some(1024))?;
     let port = world.ssh_port();
     let env = format!(
         "TO=@pi\nFROM={}\nDEVICE=gw-17\nTO_CRAM={secret}\nROOT_DOMAIN={}\nCA_FILE=/atsign/.atsign/keys/ca.pem\nKEYS_FOLDER={}\n\
-         SSHNPD_FLAGS=-v --local-sshd-port {port} --permit-open localhost:{port}\n",
+         SSHNPD_FLAGS=-v --local-sshd-port {port} --permit-open localhost:{port} --ssh-host-keys /atsign/.atsign/keys\n",
         World::CLIENT,
         world.root(),
         keys.display()
@@ -109,7 +123,9 @@ fn device(engine: &Engine, dir: &Path) -> anyhow::Result<()> {
     let inside = fs::read_link(format!("/proc/{}/ns/mnt", engine.pid_of("sshnpd")?))?.display().to_string();
     ensure!(there == here, "the session ended in {there}; the host is {here}");
     ensure!(inside != here, "the container is the host");
-    say(format_args!("device.yaml: the session ended on the host ({there}), the container is another place ({inside})"));
+    say(format_args!(
+        "device.yaml: the session ended on the host ({there}), the container is another place ({inside})"
+    ));
     engine.stops("sshnpd", daemon)
 }
 
@@ -124,7 +140,8 @@ fn server(engine: &Engine, dir: &Path) -> anyhow::Result<()> {
     let mut server = Process::start(engine.service(&file, "server", "server")?)?;
     server.wait_for_line(PATIENCE, |line| line.starts_with("listening on "))?;
     engine.podman(&["healthcheck", "run", "server"]).context("the health check of the server")?;
-    let added = engine.podman(&["exec", "server", "/usr/local/bin/postern", "server", "add", "--dir", "/data", "@alice"])?;
+    let added =
+        engine.podman(&["exec", "server", "/usr/local/bin/postern", "server", "add", "--dir", "/data", "@alice"])?;
     ensure!(added.text().len() == 128, "the secret is {:?}", added.text());
     say(format_args!("server.yaml: healthy, and @alice was added"));
     engine.stops("server", server)
@@ -172,11 +189,21 @@ impl Engine {
         let mut command = Command::new("unshare");
         command.args(["-m", "sh", "-c", script]);
         let mut holder = Process::start(command)?;
-        holder.wait_for_line(PATIENCE, |line| line == "ready").context("a mount namespace of our own; root is needed")?;
+        holder
+            .wait_for_line(PATIENCE, |line| line == "ready")
+            .context("a mount namespace of our own; root is needed")?;
         let place = |name: &str| dir.join("engine").join(name).display().to_string();
         let words = [
-            "--root", &place("root"), "--runroot", &place("run"), "--tmpdir", &place("tmp"),
-            "--storage-driver", "vfs", "--cgroup-manager=cgroupfs", "--events-backend=file",
+            "--root",
+            &place("root"),
+            "--runroot",
+            &place("run"),
+            "--tmpdir",
+            &place("tmp"),
+            "--storage-driver",
+            "vfs",
+            "--cgroup-manager=cgroupfs",
+            "--events-backend=file",
         ];
         Ok(Self { holder, words: words.map(str::to_owned).to_vec(), lend_libraries })
     }
@@ -196,10 +223,17 @@ impl Engine {
     fn service(&self, file: &Composed, service: &str, name: &str) -> anyhow::Result<Command> {
         let settings = file.0["services"][service].as_object().with_context(|| format!("no service {service}"))?;
         // These machines may not give a container limits.
-        let mut words: Vec<String> =
-            ["run", "--rm", "--name", name, "--cgroups=disabled", "--ulimit=nofile=4096:4096", "--ulimit=nproc=1024:1024"]
-                .map(str::to_owned)
-                .to_vec();
+        let mut words: Vec<String> = [
+            "run",
+            "--rm",
+            "--name",
+            name,
+            "--cgroups=disabled",
+            "--ulimit=nofile=4096:4096",
+            "--ulimit=nproc=1024:1024",
+        ]
+        .map(str::to_owned)
+        .to_vec();
         let (mut image, mut command, mut network) = (String::new(), Vec::new(), "host".to_owned());
         let mut begin: Vec<String> = Vec::new();
         for (key, value) in settings {
@@ -209,7 +243,7 @@ impl Engine {
                 value.as_array().into_iter().flatten().map(word).collect()
             };
             match key.as_str() {
-                "image" => image = format!("docker.io/{}", text()?),
+                "image" => image = text()?,
                 "command" => command = list(),
                 "entrypoint" => begin = list(),
                 "environment" => {
@@ -221,7 +255,9 @@ impl Engine {
                 "network_mode" => network = text()?,
                 "read_only" => words.extend(["--read-only".to_owned(), "--read-only-tmpfs=false".to_owned()]),
                 "cap_drop" => words.extend(list().iter().map(|one| format!("--cap-drop={one}"))),
-                "security_opt" => words.extend(list().iter().map(|one| format!("--security-opt={}", one.replace(":true", "")))),
+                "security_opt" => {
+                    words.extend(list().iter().map(|one| format!("--security-opt={}", one.replace(":true", ""))))
+                }
                 "volumes" => {
                     // Those that are a folder; a volume of the engine's own would be left behind.
                     let folders = list().into_iter().filter(|volume| volume.starts_with('/'));

@@ -1,7 +1,8 @@
 //! Images for Docker, Podman and their kind, from nothing but a static binary. No engine is needed to make them: an image is
 //! a tar of a tar and some JSON.
 //!
-//! Source: OCI image layout and image specification 1.0; `manifest.json` beside them is what older `docker load` reads.
+//! Source: OCI image specification 1.0 for the configuration; Docker image specification 1.2 for the archive, because the
+//! other one, OCI's, knows no health checks and engines drop them.
 
 use std::path::Path;
 
@@ -197,35 +198,15 @@ fn layer(source: Source<'_>, role: Role) -> anyhow::Result<Vec<Entry>> {
     Ok(with_folders(entries))
 }
 
-/// The image in both forms at once.
+/// What `docker load` and `podman load` read.
 fn archive(config: &Value, layer: &[u8], tag: &str, epoch: u64) -> anyhow::Result<Vec<u8>> {
     let config = serde_json::to_vec(config)?;
-    let blob = |bytes: &[u8]| format!("blobs/sha256/{}", digest(bytes));
-    let described = |bytes: &[u8], kind: &str| json!({ "mediaType": kind, "digest": format!("sha256:{}", digest(bytes)), "size": bytes.len() });
-    let manifest = serde_json::to_vec(&json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": described(&config, "application/vnd.oci.image.config.v1+json"),
-        "layers": [described(layer, "application/vnd.oci.image.layer.v1.tar+gzip")],
-    }))?;
-    let mut described_manifest = described(&manifest, "application/vnd.oci.image.manifest.v1+json");
-    described_manifest["annotations"] = json!({
-        "io.containerd.image.name": format!("docker.io/{tag}"),
-        "org.opencontainers.image.ref.name": tag.rsplit(':').next().unwrap_or_default(),
-    });
-    let index = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": [described_manifest],
-    });
-    let docker = json!([{ "Config": blob(&config), "RepoTags": [tag], "Layers": [blob(layer)] }]);
+    let (config_name, layer_name) = (format!("{}.json", digest(&config)), format!("{}/layer.tar", digest(layer)));
+    let manifest = json!([{ "Config": config_name, "RepoTags": [tag], "Layers": [layer_name] }]);
     let entries = with_folders(vec![
-        Entry::file(&blob(&config), config.clone()),
-        Entry::file(&blob(layer), layer),
-        Entry::file(&blob(&manifest), manifest.clone()),
-        Entry::file("index.json", serde_json::to_vec(&index)?),
-        Entry::file("manifest.json", serde_json::to_vec(&docker)?),
-        Entry::file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#),
+        Entry::file(&config_name, config),
+        Entry::file(&layer_name, layer),
+        Entry::file("manifest.json", serde_json::to_vec(&manifest)?),
     ]);
     Ok(tar(&entries, "", epoch)?)
 }
