@@ -3,8 +3,8 @@
 mod arrows;
 mod bench;
 mod demo;
-mod footprint;
 mod dist;
+mod footprint;
 mod fuzz;
 mod idle;
 mod images;
