@@ -11,7 +11,7 @@ use postern_crypto::SshAlgorithm;
 use postern_observe::{Verbosity, say};
 use postern_proto::{AtSign, ServerAddress};
 use postern_session::limits::RESUME_SECONDS;
-use postern_session::{DeviceName, Dialect, PermitOpen, parse_span};
+use postern_session::{DeviceName, Dialect, PermitListen, PermitOpen, parse_span};
 
 use crate::config_file::{self, Typed};
 use crate::host_keys::HostKeySource;
@@ -80,6 +80,10 @@ struct Flags {
     /// localhost:22,localhost:3389; with --policy-manager *:*, for policy names what may be reached].
     #[arg(long, alias = "po")]
     permit_open: Option<String>,
+    /// On which ports of this device's loopback clients may have it listen while their session runs (npt -R): ports and
+    /// ranges, separated by commas: 8080,9000-9010 [default: none].
+    #[arg(long, value_name = "PORTS")]
+    permit_listen: Option<String>,
     /// Silence after which the link to the atServer is tested.
     #[arg(long, default_value = "60s", value_name = "SPAN")]
     keep_alive: String,
@@ -167,6 +171,7 @@ pub(crate) struct Config {
     pub(crate) root: ServerAddress,
     pub(crate) sshd_port: u16,
     pub(crate) permit_open: PermitOpen,
+    pub(crate) permit_listen: PermitListen,
     pub(crate) keep_alive: Duration,
     pub(crate) require_enrollment_signature: bool,
     /// `None`: enrolments are not looked at again.
@@ -274,6 +279,8 @@ fn check(flags: Flags) -> Result<Config, String> {
             (None, None) => PermitOpen::default(),
         },
         policy,
+        permit_listen: PermitListen::parse(flags.permit_listen.as_deref().unwrap_or_default())
+            .map_err(|e| format!("--permit-listen: {e}"))?,
         keep_alive: parse_span(&flags.keep_alive).map_err(|e| text(&e))?.max(Duration::from_secs(1)),
         require_enrollment_signature: flags.require_enrollment_signature && !flags.no_require_enrollment_signature,
         client_key_check: (flags.client_key_check_secs > 0)
@@ -322,6 +329,14 @@ mod tests {
         assert_eq!(permits(&["-a", "@d", "-p", "@Policy"]), "*:*");
         assert_eq!(permits(&["-a", "@d", "-p @policy", "--po", "localhost:22"]), "localhost:22");
         assert_eq!(parse(&["-a", "@d", "-m", "@a", "-p", "@Policy"]).unwrap().policy.unwrap().as_str(), "@policy");
+    }
+
+    #[test]
+    fn nothing_is_listened_on_unless_it_is_listed() {
+        assert!(parse(&["-a", "@d", "-m", "@a"]).unwrap().permit_listen.is_empty());
+        let listed = parse(&["-a", "@d", "-p", "@policy", "--permit-listen", "8080,9000-9010"]).unwrap().permit_listen;
+        assert_eq!(listed.to_string(), "8080,9000-9010");
+        assert!(parse(&["-a", "@d", "-m", "@a", "--permit-listen", "localhost:80"]).is_err());
     }
 
     #[test]

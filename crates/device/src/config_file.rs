@@ -47,6 +47,7 @@ struct Access {
     /// Ours alone, as what follows.
     #[serde(rename = "min-security")]
     min_security: Option<String>,
+    permitlisten: Vec<String>,
     #[serde(rename = "strict-pins")]
     strict_pins: Option<bool>,
 }
@@ -148,6 +149,7 @@ impl File {
         }
         value("policy-manager", access.policy);
         value("permit-open", Some(access.permitopen.join(",")));
+        value("permit-listen", Some(access.permitlisten.join(",")));
         value("client-key-check-secs", access.client_key_check_secs.map(|secs| secs.to_string()));
         value("min-security", access.min_security);
         value("resume", runtime.resume.map(|seconds| seconds.to_string()));
@@ -217,9 +219,9 @@ mod tests {
             ]
         );
         let ours =
-            "access:\n  min-security: sealed\n  strict-pins: true\nssh:\n  host-keys: off\nruntime:\n  resume: 60\n";
+            "access:\n  min-security: sealed\n  permitlisten: [\"8080\", 9000-9010]\n  strict-pins: true\nssh:\n  host-keys: off\nruntime:\n  resume: 60\n";
         let ours = postern_config::parse::<File>(ours).unwrap().flags(Typed::default());
-        assert_eq!(ours, ["--min-security=sealed", "--resume=60", "--ssh-host-keys=off", "--strict-pins"]);
+        assert_eq!(ours, ["--permit-listen=8080,9000-9010", "--min-security=sealed", "--resume=60", "--ssh-host-keys=off", "--strict-pins"]);
         assert!(!flags(Typed { managers: true }).iter().any(|flag| flag.starts_with("--managers")));
     }
 

@@ -116,7 +116,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
     };
     let daemon = Arc::new(Daemon {
         managers: Mutex::new(Managers::new(config.managers.clone(), config.managers_file.clone())),
-        door: Mutex::new(Door::new(config.permit_open.clone())),
+        door: Mutex::new(Door::new(config.permit_open.clone()).with_listen(config.permit_listen.clone())),
         policy: config.policy.as_ref().map(|at_sign| Policy::new(at_sign.clone(), &config, client.clone(), &tasks)),
         client,
         tasks: tasks.clone(),

@@ -48,6 +48,8 @@ pub(crate) const IDLE_LOOKS: [Duration; 2] = [Duration::from_millis(250), Durati
 pub(crate) const LIST_LOOKS: Duration = Duration::from_secs(2);
 /// Targets remembered of one session. One that reaches more ends when policy narrows it, whatever they were.
 pub(crate) const TARGETS: usize = 64;
+/// Ports that the device listens on for one session: each holds two descriptors and a task.
+pub(crate) const LISTENS: usize = 16;
 /// How often the status is written while sessions run: two writes to memory in five seconds.
 pub(crate) const STATUS_EVERY: Duration = Duration::from_millis(2500);
 /// Longest status: 128 sessions with 64 targets of 100 bytes each.

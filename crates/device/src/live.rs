@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::daemon::Daemon;
-use crate::limits::TARGETS;
+use crate::limits::{LISTENS, TARGETS};
 
 /// The sessions of one daemon; at most as many as it has seats.
 #[derive(Default)]
@@ -33,6 +33,8 @@ pub(crate) struct Session {
     pub(crate) enrollment: Option<SigningKeyName>,
     /// What is reached, or was; a sealed session names its targets later, and may name many.
     pub(crate) targets: Vec<HostPort>,
+    /// Ports of the loopback that are listened on for it.
+    pub(crate) listens: Vec<u16>,
     /// There were more than are remembered.
     pub(crate) has_more: bool,
     /// When it began.
@@ -146,9 +148,29 @@ impl Live {
         }
     }
 
+    /// A port is about to be listened on for this session. False: the session is over, or has its share of ports.
+    pub(crate) fn listens(&self, id: &Uuid, port: u16) -> bool {
+        let mut sessions = self.lock();
+        let Some(session) = sessions.get_mut(id) else { return false };
+        let room = session.listens.len() < LISTENS;
+        if room {
+            session.listens.push(port);
+        }
+        room
+    }
+
+    /// A port is no longer listened on.
+    pub(crate) fn closed(&self, id: &Uuid, port: u16) {
+        if let Some(session) = self.lock().get_mut(id)
+            && let Some(at) = session.listens.iter().position(|listened| *listened == port)
+        {
+            session.listens.remove(at);
+        }
+    }
+
     /// What policy says now of one of its guests: its sessions may reach that, from now on. `may`: whether a target is
-    /// among it. Returns how many sessions end because they reach more.
-    fn narrow(&self, guest: &Guest, may: impl Fn(&HostPort) -> bool) -> usize {
+    /// among it; `may_listen`: whether a port is. Returns how many sessions end because they reach more.
+    fn narrow(&self, guest: &Guest, may: impl Fn(&HostPort) -> bool, may_listen: impl Fn(u16) -> bool) -> usize {
         let mut sessions = self.lock();
         let theirs = sessions.values_mut().filter(|session| {
             let before = &session.guest;
@@ -156,7 +178,8 @@ impl Live {
         });
         let ended = theirs.filter_map(|session| {
             session.guest = guest.clone();
-            let reaches_more = session.has_more || !session.targets.iter().all(&may);
+            let within = session.targets.iter().all(&may) && session.listens.iter().all(|port| may_listen(*port));
+            let reaches_more = session.has_more || !within;
             reaches_more.then(|| session.ending.end("the policy service permits less than the session reaches"))
         });
         ended.count()
@@ -268,7 +291,8 @@ impl Daemon {
         };
         let ended = {
             let door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
-            self.live.narrow(&guest, |target| door.may_reach(&guest, target).is_ok())
+            let may = |target: &HostPort| door.may_reach(&guest, target).is_ok();
+            self.live.narrow(&guest, may, |port| door.may_listen(&guest, port).is_ok())
         };
         if ended > 0 {
             tracing::info!(%client, ended, "sessions end: policy permits less than they reach");
@@ -292,7 +316,7 @@ impl Daemon {
 
 #[cfg(test)]
 mod tests {
-    use postern_session::{Door, PermitOpen};
+    use postern_session::{Door, PermitListen, PermitOpen};
 
     use super::*;
 
@@ -306,6 +330,7 @@ mod tests {
             guest: Guest::manager(std::slice::from_ref(&client), &client).unwrap(),
             enrollment,
             targets: Vec::new(),
+            listens: Vec::new(),
             has_more: false,
             since: SystemTime::now(),
             ending: Ending::default(),
@@ -331,6 +356,7 @@ mod tests {
             guest: permits("localhost:22,localhost:80"),
             enrollment: None,
             targets: vec![HostPort::localhost(port)],
+            listens: Vec::new(),
             has_more: false,
             since: SystemTime::now(),
             ending: Ending::default(),
@@ -341,15 +367,26 @@ mod tests {
             let id = Uuid::from_random([n; 16]);
             live.enter(&id, sessions[usize::from(n) - 1].clone()).unwrap()
         });
-        let door = Door::new(PermitOpen::anything());
+        let door = Door::new(PermitOpen::anything()).with_listen(PermitListen::parse("8080").unwrap());
         let narrow = |list| {
             let guest = permits(list);
-            live.narrow(&guest, |target| door.may_reach(&guest, target).is_ok())
+            let may = |target: &HostPort| door.may_reach(&guest, target).is_ok();
+            live.narrow(&guest, may, |port| door.may_listen(&guest, port).is_ok())
         };
         assert_eq!(narrow("localhost:22,localhost:80"), 0);
         assert_eq!(narrow("localhost:22,localhost:81"), 1);
         assert!(!sessions[0].ending.token().is_cancelled() && sessions[1].ending.token().is_cancelled());
         live.reaches(&places[0].id, &HostPort::localhost(81));
         assert_eq!(narrow("localhost:22"), 2, "the other one has not gone yet");
+        drop(places);
+        let listening = session(22);
+        let place = live.enter(&Uuid::from_random([3; 16]), listening.clone()).unwrap();
+        assert!(live.listens(&place.id, 8080));
+        assert_eq!(narrow("localhost:22,listen:8080"), 0);
+        assert_eq!(narrow("localhost:22"), 1, "it listens still");
+        assert!(listening.ending.token().is_cancelled());
+        assert!((1..LISTENS).all(|_| live.listens(&place.id, 8080)) && !live.listens(&place.id, 8080));
+        live.closed(&place.id, 8080);
+        assert!(live.listens(&place.id, 8080));
     }
 }

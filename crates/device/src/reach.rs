@@ -1,6 +1,7 @@
 //! What a sealed session may dial: decided for each connection, on the addresses that are then dialled.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 
 use postern_link::Carried;
@@ -10,7 +11,7 @@ use postern_observe::journal::{Entry, Event};
 use postern_proto::Uuid;
 use postern_session::{Denied, Guest, HostPort};
 use postern_streams::RefusalCode;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::daemon::Daemon;
@@ -35,7 +36,7 @@ impl Authorize for Reach {
             let dialled = self.reach(&guest, &named).await;
             if let Err(refusal) = &dialled {
                 let why = Some(format!("{}: {}", refusal.code, refusal.text));
-                self.daemon.journal.record(Entry { why, ..self.entry(Event::Refused, &guest, &named) });
+                self.daemon.journal.record(Entry { why, ..self.entry(Event::Refused, &guest, &named.to_string()) });
             }
             dialled
         })
@@ -47,9 +48,43 @@ impl Authorize for Reach {
             address: address.map(|address| address.to_string()),
             sent: Some(carried.out),
             received: Some(carried.back),
-            ..self.entry(Event::Stream, &self.guest, &target)
+            ..self.entry(Event::Stream, &self.guest, &target.to_string())
         });
     }
+
+    fn listen(&self, port: u16) -> Future<'_, Result<Vec<TcpListener>, Refusal>> {
+        Box::pin(async move {
+            let Some(guest) = self.daemon.live.guest(&self.id) else {
+                return Err(no(RefusalCode::NotPermitted, "the session is over"));
+            };
+            let listening = self.listen_for(&guest, port).await;
+            if let Err(refusal) = &listening {
+                let why = Some(format!("{}: {}", refusal.code, refusal.text));
+                let entry = self.entry(Event::Refused, &guest, &listened(port));
+                self.daemon.journal.record(Entry { why, ..entry });
+            }
+            listening
+        })
+    }
+
+    fn came_in(&self, port: u16, peer: SocketAddr, carried: Carried) {
+        self.daemon.journal.record(Entry {
+            address: Some(peer.to_string()),
+            sent: Some(carried.out),
+            received: Some(carried.back),
+            ..self.entry(Event::Stream, &self.guest, &listened(port))
+        });
+    }
+
+    fn closed(&self, port: u16) {
+        self.daemon.live.closed(&self.id, port);
+        tracing::info!(session = %self.id, port, "listens no longer");
+    }
+}
+
+/// How a port that is listened on is written where targets are.
+fn listened(port: u16) -> String {
+    format!("listen:{port}")
 }
 
 impl Reach {
@@ -60,11 +95,11 @@ impl Reach {
         }
     }
 
-    fn entry(&self, event: Event, guest: &Guest, target: &HostPort) -> Entry {
+    fn entry(&self, event: Event, guest: &Guest, target: &str) -> Entry {
         Entry {
             session: Some(self.id.to_string()),
             who: Some(guest.at_sign().to_string()),
-            target: Some(target.to_string()),
+            target: Some(target.to_owned()),
             rule: Some(guest.rule().to_owned()),
             sealed: Some(true),
             ..Entry::of(event)
@@ -95,6 +130,34 @@ impl Reach {
         };
         let late = || Err(no(RefusalCode::TargetUnreachable, &format!("{target} did not answer")));
         timeout(TARGET, work).await.unwrap_or_else(|_| late())
+    }
+
+    /// The one exception from "a device does not listen": its owner's list names the port, and only the device itself can
+    /// connect to it.
+    async fn listen_for(&self, guest: &Guest, port: u16) -> Result<Vec<TcpListener>, Refusal> {
+        self.door(|door| door.may_listen(guest, port))?;
+        let taken = |error: io::Error| no(RefusalCode::PortTaken, &format!("127.0.0.1:{port}: {error}"));
+        let mut listeners = vec![TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(taken)?];
+        match TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await {
+            Ok(listener) => listeners.push(listener),
+            // Who says localhost must not meet somebody else there.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                return Err(no(RefusalCode::PortTaken, &format!("[::1]:{port}: {error}")));
+            }
+            // A machine without IPv6.
+            Err(_) => {}
+        }
+        if !self.daemon.live.listens(&self.id, port) {
+            return Err(no(RefusalCode::TooManyStreams, "the device listens on enough ports for this session"));
+        }
+        // Policy may have changed its mind in between, and looked at what was listened on before.
+        let still = self.daemon.live.guest(&self.id).is_some_and(|now| self.door(|door| door.may_listen(&now, port)).is_ok());
+        if !still {
+            self.daemon.live.closed(&self.id, port);
+            return Err(no(RefusalCode::NotPermitted, "no longer permitted"));
+        }
+        tracing::info!(client = %guest.at_sign(), session = %self.id, port, "listens on its loopback for the client");
+        Ok(listeners)
     }
 
     fn door(&self, ask: impl FnOnce(&postern_session::Door) -> Result<(), Denied>) -> Result<(), Refusal> {

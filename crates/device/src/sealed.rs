@@ -133,6 +133,7 @@ impl Daemon {
             guest: admitted.guest().clone(),
             enrollment: Some(admitted.voucher().enrollment().clone()),
             targets: request.is_ssh.then(|| HostPort::localhost(self.config.sshd_port)).into_iter().collect(),
+            listens: Vec::new(),
             has_more: false,
             since: SystemTime::now(),
             ending: ending.clone(),

@@ -261,6 +261,7 @@ impl Daemon {
             guest: guest.clone(),
             enrollment: signed.enrollment,
             targets: vec![knocked.request().target.clone()],
+            listens: Vec::new(),
             has_more: false,
             since: SystemTime::now(),
             ending: ending.clone(),

@@ -135,7 +135,10 @@ impl Guest {
             rule: session.guest.rule().to_owned(),
             sealed: sealed.is_some(),
             since: text(session.since),
-            targets: session.targets.iter().map(ToString::to_string).collect(),
+            targets: {
+                let listens = session.listens.iter().map(|port| format!("listen:{port}"));
+                session.targets.iter().map(ToString::to_string).chain(listens).collect()
+            },
             state: progress.as_ref().map(|progress| {
                 match progress.state {
                     State::Live => "live",

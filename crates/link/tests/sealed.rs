@@ -163,6 +163,15 @@ impl Authorize for Dialler {
             Ok(TcpStream::connect((target.host.as_str(), target.port)).await?)
         })
     }
+
+    fn listen(&self, port: u16) -> Future<'_, Result<Vec<TcpListener>, Refusal>> {
+        Box::pin(async move {
+            if port == 1 {
+                return Err(Refusal { code: RefusalCode::NotPermitted, text: "not on the list".into() });
+            }
+            Ok(vec![TcpListener::bind(("127.0.0.1", port)).await?])
+        })
+    }
 }
 
 struct House {
@@ -531,4 +540,71 @@ async fn a_relay_that_refuses_is_quoted() {
     let error = within(dial(plan, LONG, &tasks)).await.err().unwrap();
     assert_eq!(error.to_string(), format!("the relay {} refused: who are you (not-served)", relay.address));
     let _ = relay.tasks;
+}
+
+/// A port that is free now.
+async fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+/// Waits until nobody listens on a port.
+async fn until_closed(port: u16) {
+    while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn has_it_listen(house: &House, port: u16, target: u16) -> Result<Listening, StreamRefused> {
+    let target = HostPort { host: "127.0.0.1".into(), port: target };
+    within(house.client.listen(port, target, Arc::new(Dialler))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_device_hands_connections_to_the_client_over_losses_and_stops_when_asked() {
+    let house = House::start(Duration::from_secs(60)).await;
+    let (target, port) = (echo(&house.tasks).await, free_port().await);
+    let listening = has_it_listen(&house, port, target).await.unwrap();
+    let bytes = noise(1_000_000);
+    for round in 0..3 {
+        let mut guest = within(TcpStream::connect(("127.0.0.1", port))).await.unwrap();
+        let (mut read, mut write) = guest.split();
+        let sending = async {
+            write.write_all(&bytes[..500_000]).await.unwrap();
+            if round == 1 {
+                house.relay.cut();
+            }
+            write.write_all(&bytes[500_000..]).await.unwrap();
+            // The echo ends when it has heard the end, and not before: both halves end by themselves.
+            write.shutdown().await.unwrap();
+        };
+        let mut got = Vec::new();
+        let (_, read) = within(async { tokio::join!(sending, read.read_to_end(&mut got)) }).await;
+        read.unwrap();
+        assert!(got == bytes, "{} bytes in round {round}", got.len());
+    }
+    assert!(house.device.progress().epoch >= 1, "the cut was not noticed");
+    drop(listening);
+    within(until_closed(port)).await;
+    assert_eq!(house.client.progress().state, State::Live);
+    // The port may be asked for again, and is closed with the session.
+    let listening = has_it_listen(&house, port, target).await.unwrap();
+    house.client.close("done").await;
+    within(until_closed(port)).await;
+    assert!(matches!(within(listening.ended()).await, Err(StreamRefused::Over(Why::Closed(_)))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_device_does_not_listen_on_and_the_client_cannot_reach() {
+    let house = House::start(Duration::ZERO).await;
+    let refused = has_it_listen(&house, 1, 80).await.err();
+    assert_eq!(refused, Some(StreamRefused::Refused(RefusalCode::NotPermitted, "not on the list".into())));
+    // The client refuses to dial port 1, so the program at the device meets an end.
+    let port = free_port().await;
+    let _listening = has_it_listen(&house, port, 1).await.unwrap();
+    let mut guest = within(TcpStream::connect(("127.0.0.1", port))).await.unwrap();
+    let end = within(guest.read(&mut [0])).await;
+    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    // A client that did not ask is handed nothing, and a client cannot be made to dial.
+    let made = within(house.device.carry(Local::new(tokio::io::duplex(8).0), to(port))).await;
+    assert_eq!(made, Err(StreamRefused::Refused(RefusalCode::NotPermitted, String::new())));
 }

@@ -11,6 +11,7 @@ use postern_proto::{AtSign, Uuid};
 
 use crate::limits::REMEMBERED_SESSIONS;
 use crate::permit::{HostPort, PermitOpen};
+use crate::permit_listen::PermitListen;
 use crate::replay::Memory;
 use crate::request::SessionRequest;
 use crate::sealed::{RefusalCode, SealedRequest, SignedRequest};
@@ -18,6 +19,7 @@ use crate::sealed::{RefusalCode, SealedRequest, SignedRequest};
 /// Decides who may come in. Holds the device's own list and what it has seen.
 pub struct Door {
     permit_open: PermitOpen,
+    permit_listen: PermitListen,
     seen: BTreeSet<(AtSign, Uuid)>,
     order: VecDeque<(AtSign, Uuid)>,
     sealed: Memory,
@@ -89,6 +91,15 @@ pub enum Denied {
     NoSession,
     /// No room to remember the request.
     Full,
+    /// The device does not listen on this port for this client.
+    Listen {
+        /// The port.
+        port: u16,
+        /// It is on the device's list, and policy does not let the client.
+        by_policy: bool,
+        /// The device's list.
+        permitted: String,
+    },
     /// The target's name leads to an address that is dialled only when it is listed itself.
     Address(IpAddr),
 }
@@ -96,7 +107,14 @@ pub enum Denied {
 impl Door {
     /// A door that opens to these targets.
     pub fn new(permit_open: PermitOpen) -> Self {
-        Self { permit_open, seen: BTreeSet::new(), order: VecDeque::new(), sealed: Memory::default() }
+        let permit_listen = PermitListen::default();
+        Self { permit_open, permit_listen, seen: BTreeSet::new(), order: VecDeque::new(), sealed: Memory::default() }
+    }
+
+    /// The same, where these ports may be listened on for clients as well.
+    #[must_use]
+    pub fn with_listen(self, permit_listen: PermitListen) -> Self {
+        Self { permit_listen, ..self }
     }
 
     /// The list as heartbeats show it.
@@ -185,6 +203,21 @@ impl Door {
         Err(Denied::Address(address.ip()))
     }
 
+    /// Whether the device may listen on this port of its loopback for a guest: its own list, then what policy said last.
+    ///
+    /// # Errors
+    /// [`Denied::Listen`].
+    pub fn may_listen(&self, guest: &Guest, port: u16) -> Result<(), Denied> {
+        let denied = |by_policy| Err(Denied::Listen { port, by_policy, permitted: self.permit_listen.to_string() });
+        if !self.permit_listen.allows(port) {
+            return denied(false);
+        }
+        if guest.permits.as_ref().is_some_and(|permits| !permits.lets_listen(port)) {
+            return denied(true);
+        }
+        Ok(())
+    }
+
     fn allows(&self, permits: Option<&PermitOpen>, target: &HostPort) -> Result<(), Denied> {
         if !self.permit_open.allows(target) {
             return Err(Denied::Target { target: target.clone(), permitted: self.permit_open.to_string() });
@@ -261,7 +294,7 @@ impl Denied {
     /// The code of the refusal that a sealed client is sent.
     pub fn code(&self) -> RefusalCode {
         match self {
-            Self::Target { .. } | Self::Policy { .. } | Self::Address(_) => RefusalCode::NotPermitted,
+            Self::Target { .. } | Self::Policy { .. } | Self::Listen { .. } | Self::Address(_) => RefusalCode::NotPermitted,
             Self::Replayed | Self::Live => RefusalCode::Replayed,
             Self::Expired { .. } => RefusalCode::Expired,
             Self::Identity => RefusalCode::Identity,
@@ -300,6 +333,12 @@ impl fmt::Display for Denied {
             }
             Self::Policy { target, permitted } => {
                 write!(f, "Connection to {target} denied based on POLICY --permit-open [{permitted}]")
+            }
+            Self::Listen { port, by_policy: true, .. } => {
+                write!(f, "Listening on port {port} denied based on POLICY, which would have to permit listen:{port}")
+            }
+            Self::Listen { port, permitted, .. } => {
+                write!(f, "Listening on port {port} denied based on daemon --permit-listen [{permitted}]")
             }
             Self::Replayed => f.write_str("A session with this id was requested before"),
             Self::Expired { seconds } if *seconds < 0 => write!(
@@ -353,6 +392,24 @@ mod tests {
     fn manager(name: &str) -> Guest {
         let name = AtSign::parse(name).unwrap();
         Guest::manager(std::slice::from_ref(&name), &name).unwrap()
+    }
+
+    #[test]
+    fn it_listens_where_its_list_says_and_policy_narrows_that() {
+        let [alice, bob] = ["alice", "bob"].map(|name| AtSign::parse(name).unwrap());
+        let manager = Guest::manager(std::slice::from_ref(&alice), &alice).unwrap();
+        let by_policy = |list| Guest::by_policy(&bob, PermitOpen::parse(list).unwrap());
+        let never = Door::new(PermitOpen::anything());
+        assert_eq!(
+            never.may_listen(&manager, 8080).unwrap_err().to_string(),
+            "Listening on port 8080 denied based on daemon --permit-listen []"
+        );
+        let door = never.with_listen(PermitListen::parse("8080").unwrap());
+        assert!(door.may_listen(&manager, 8080).is_ok() && door.may_listen(&manager, 8081).is_err());
+        assert!(door.may_listen(&by_policy("localhost:22,listen:8080"), 8080).is_ok());
+        let narrowed = door.may_listen(&by_policy("localhost:8080"), 8080).unwrap_err();
+        assert!(matches!(narrowed, Denied::Listen { by_policy: true, .. }), "{narrowed}");
+        assert!(door.may_listen(&by_policy("listen:*"), 9000).is_err(), "policy widens nothing");
     }
 
     #[test]

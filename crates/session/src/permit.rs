@@ -21,6 +21,9 @@ pub struct PermitOpen {
     entries: Vec<Entry>,
 }
 
+/// Stands for a host where policy speaks of listening.
+const LISTEN: &str = "listen";
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     /// `None`: any host.
@@ -31,7 +34,23 @@ struct Entry {
 
 /// An entry that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadPermit(String);
+pub struct BadPermit {
+    entry: String,
+    wanted: &'static str,
+}
+
+const TARGETS: &str = "host:port (a port from 1 to 65535 or *, a host or *)";
+const PORTS: &str = "port, range of ports like 9000-9010, or *";
+
+impl BadPermit {
+    fn target(entry: impl Into<String>) -> Self {
+        Self { entry: entry.into(), wanted: TARGETS }
+    }
+
+    pub(crate) fn port(entry: impl Into<String>) -> Self {
+        Self { entry: entry.into(), wanted: PORTS }
+    }
+}
 
 impl PermitOpen {
     /// Reads a comma-separated list. The last colon parts host and port.
@@ -39,7 +58,7 @@ impl PermitOpen {
         let entries: Vec<Entry> =
             text.split(',').map(str::trim).filter(|e| !e.is_empty()).map(Entry::parse).collect::<Result<_, _>>()?;
         if entries.len() > PERMIT_ENTRIES {
-            return Err(BadPermit(format!("more than {PERMIT_ENTRIES} entries")));
+            return Err(BadPermit::target(format!("more than {PERMIT_ENTRIES} entries")));
         }
         Ok(Self { entries })
     }
@@ -72,6 +91,17 @@ impl PermitOpen {
         })
     }
 
+    /// Whether it says so that a port of the device's own may be listened on: `listen:8080`, `listen:*`, or `*:*`. No other
+    /// star means it.
+    #[must_use]
+    pub fn lets_listen(&self, port: u16) -> bool {
+        self.entries.iter().any(|entry| match (entry.host.as_deref(), entry.port) {
+            (Some(LISTEN), None) | (None, None) => true,
+            (Some(LISTEN), Some(listed)) => listed == port,
+            _ => false,
+        })
+    }
+
     /// The entries as the heartbeat lists them.
     pub fn to_strings(&self) -> Vec<String> {
         self.entries.iter().map(ToString::to_string).collect()
@@ -88,7 +118,7 @@ impl Default for PermitOpen {
 
 impl Entry {
     fn parse(text: &str) -> Result<Self, BadPermit> {
-        let bad = || BadPermit(text.to_owned());
+        let bad = || BadPermit::target(text);
         let (host, port) = text.rsplit_once(':').ok_or_else(bad)?;
         if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Err(bad());
@@ -135,7 +165,7 @@ impl fmt::Display for HostPort {
 
 impl fmt::Display for BadPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is no host:port (a port from 1 to 65535 or *, a host or *)", self.0)
+        write!(f, "{:?} is no {}", self.entry, self.wanted)
     }
 }
 
@@ -165,6 +195,20 @@ mod tests {
         assert!(PermitOpen::parse("*:*").unwrap().allows(&target("x", 1)));
         assert!(!PermitOpen::parse("").unwrap().allows(&target("localhost", 22)));
         assert!(PermitOpen::parse("[fe80::1]:22").unwrap().allows(&target("[fe80::1]", 22)));
+    }
+
+    #[test]
+    fn policy_lets_listen_by_name_or_not_at_all() {
+        for (list, port, want) in [
+            ("listen:8080", 8080, true),
+            ("listen:8080", 8081, false),
+            ("listen:*", 8081, true),
+            ("*:*", 8080, true),
+            ("*:8080,localhost:*", 8080, false),
+            ("", 8080, false),
+        ] {
+            assert_eq!(PermitOpen::parse(list).unwrap().lets_listen(port), want, "{list} {port}");
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub enum RefusalCode {
     TooManyStreams,
     /// The name leads to an address that is never dialled unless it is listed: link-local, metadata, unspecified.
     ForbiddenAddress,
+    /// The device cannot listen on the port: somebody else does.
+    PortTaken,
     /// A code of a later version.
     Unknown(u16),
 }
@@ -32,6 +34,7 @@ impl RefusalCode {
             Self::NameUnknown => 4,
             Self::TooManyStreams => 5,
             Self::ForbiddenAddress => 6,
+            Self::PortTaken => 7,
             Self::Unknown(code) => code,
         }
     }
@@ -46,6 +49,7 @@ impl From<u16> for RefusalCode {
             4 => Self::NameUnknown,
             5 => Self::TooManyStreams,
             6 => Self::ForbiddenAddress,
+            7 => Self::PortTaken,
             other => Self::Unknown(other),
         }
     }
@@ -60,6 +64,7 @@ impl fmt::Display for RefusalCode {
             Self::NameUnknown => f.write_str("the device does not know the name"),
             Self::TooManyStreams => f.write_str("too many connections in this session"),
             Self::ForbiddenAddress => f.write_str("an address that this device never dials"),
+            Self::PortTaken => f.write_str("the device cannot listen on the port"),
             Self::Unknown(code) => write!(f, "code {code}"),
         }
     }

@@ -22,7 +22,7 @@ impl fmt::Display for StreamId {
 /// Something the other end said.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// It opens a stream to this target, text of a stranger; empty: the ssh server. Answer with `accept` or `refuse`.
+    /// It opens a stream for this, text of a stranger: see [`Ask`](crate::Ask). Answer with `accept` or `refuse`.
     Opened(StreamId, &'a str),
     /// It accepted our stream.
     Accepted(StreamId),

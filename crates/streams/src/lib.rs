@@ -3,6 +3,7 @@
 //!
 //! Pure: bytes and `now` in, frames and events out. Source: docs/protocol/sealed.md, Frames.
 
+mod ask;
 mod chunk;
 mod code;
 mod event;
@@ -16,6 +17,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use ask::Ask;
 pub use chunk::Chunk;
 pub use code::RefusalCode;
 pub use event::{Broken, Event, StreamId, Timeout, Turn};

@@ -48,8 +48,15 @@ impl Doors {
         Ok(Self { doors: opened })
     }
 
-    /// Carries each connection to its target, until the session ends or there was none for `idle`.
-    pub(crate) async fn carry(mut self, session: &Sealed, idle: Duration, tasks: &Tasks) -> Result<Carried, Trouble> {
+    /// Carries each connection to its target, until the session ends or there was none for `idle`. `standing`: streams of
+    /// the session that are there all the time.
+    pub(crate) async fn carry(
+        mut self,
+        session: &Sealed,
+        idle: Duration,
+        standing: usize,
+        tasks: &Tasks,
+    ) -> Result<Carried, Trouble> {
         let (done, mut ended) = mpsc::channel(CONNECTIONS);
         // One: who comes while there are too many waits in the kernel.
         let (arrived, mut arrivals) = mpsc::channel(1);
@@ -89,7 +96,14 @@ impl Doors {
                         *warm = warm.take().filter(|warm| warm.until > now);
                     }
                 }
-                () = tokio::time::sleep_until(last_end + idle), if live == 0 => session.close("idle").await,
+                () = tokio::time::sleep_until(last_end + idle), if live == 0 => {
+                    // The device's connections are not among ours.
+                    if session.progress().streams > standing {
+                        last_end = Instant::now();
+                    } else {
+                        session.close("idle").await;
+                    }
+                }
             }
         }
     }

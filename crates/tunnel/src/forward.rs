@@ -57,6 +57,32 @@ impl Forward {
     }
 }
 
+/// A port that the device is to listen on, and what at this end is joined with its connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reverse {
+    pub(crate) port: u16,
+    pub(crate) target: HostPort,
+}
+
+impl Reverse {
+    /// Reads `[localhost:]port:host:port`; the device listens on its loopback alone.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let bad = || format!("-R {text:?}: write port:host:port, as for ssh; IPv6 addresses in brackets");
+        let words = words(text).ok_or_else(bad)?;
+        let (port, host, target) = match words.as_slice() {
+            [port, host, target] | ["" | "localhost" | "127.0.0.1" | "::1", port, host, target] => (port, host, target),
+            [local, _, _, _] => {
+                return Err(format!("-R {text:?}: the device listens on its localhost alone, and not on {local:?}"));
+            }
+            _ => return Err(bad()),
+        };
+        let number = |word: &str| word.parse::<u16>().ok().filter(|port| *port > 0);
+        let target = HostPort { host: target_host(host).ok_or_else(bad)?, port: number(target).ok_or_else(bad)? };
+        let port = number(port).ok_or_else(|| format!("{}; the device's port is from 1 to 65535", bad()))?;
+        Ok(Self { port, target })
+    }
+}
+
 fn listened(local: &str) -> &str {
     match local {
         "" | "localhost" => LOCALHOST,
@@ -118,10 +144,25 @@ mod tests {
         assert!(Forward::parse_socks("a:b:1").is_err());
     }
 
+    #[test]
+    fn the_device_listens_on_its_loopback_alone() {
+        let reverse = |port, host: &str, target| Reverse { port, target: HostPort { host: host.into(), port: target } };
+        for (text, wanted) in [
+            ("8080:localhost:80", reverse(8080, "localhost", 80)),
+            ("localhost:8080:DB.lan:80", reverse(8080, "db.lan", 80)),
+            ("[::1]:1:[2001:db8::1]:2", reverse(1, "2001:db8::1", 2)),
+        ] {
+            assert_eq!(Reverse::parse(text), Ok(wanted), "{text}");
+        }
+        for bad in ["0:a:80", "*:8080:a:80", "0.0.0.0:8080:a:80", "8080", "8080:a:0", "8080::80", "x:a:80"] {
+            assert!(Reverse::parse(bad).is_err(), "{bad}");
+        }
+    }
+
     proptest! {
         #[test]
         fn nothing_makes_it_panic(text in "[\\[\\]:a-z0-9 ]{0,24}") {
-            let _ = (Forward::parse(&text), Forward::parse_socks(&text));
+            let _ = (Forward::parse(&text), Forward::parse_socks(&text), Reverse::parse(&text));
         }
     }
 }

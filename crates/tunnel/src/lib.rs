@@ -23,6 +23,7 @@ mod npt;
 mod npt_cli;
 mod offline;
 mod refusal;
+mod reverse;
 mod relay;
 mod seal_cli;
 mod sealed;

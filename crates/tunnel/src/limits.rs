@@ -62,6 +62,10 @@ pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) const WARM: Duration = Duration::from_secs(5);
 /// For a program at the SOCKS port to say where it wants to go.
 pub(crate) const SOCKS: Duration = Duration::from_secs(30);
+/// For a target of `-R` to be found and reached from here.
+pub(crate) const OWN_TARGET: Duration = Duration::from_secs(10);
+/// Ports that a device is asked to listen on: as many as it does for one session.
+pub(crate) const REVERSES: usize = 16;
 /// Local ports of one session: each holds a file descriptor and a task.
 pub(crate) const FORWARDS: usize = 64;
 /// For relays to be reached when several are named: who takes longer is not the nearest.

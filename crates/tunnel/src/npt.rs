@@ -16,10 +16,11 @@ use tokio::net::TcpListener;
 
 use crate::detach;
 use crate::doors::{Door, Doors};
-use crate::forward::{Forward, Leads};
+use crate::forward::{Forward, Leads, Reverse};
 use crate::legacy::{self, failure};
 use crate::limits::{DRAIN, KEEP_ALIVE_PAUSE};
 use crate::npt_cli::Config;
+use crate::reverse;
 use crate::session::{Wanted, Way, establish, stop_of};
 use crate::steps::Steps;
 use crate::trouble::Trouble;
@@ -86,8 +87,9 @@ async fn session(config: &Config, doors: &[Door], tasks: &Tasks) -> Result<(), T
     let carried = match standing.way {
         Way::Sealed(session) => {
             let opened = Doors::open(&session, doors).await?;
+            reverse::listen(&session, &config.reverses, tasks).await?;
             ready(config, doors, &steps)?;
-            Box::pin(opened.carry(&session, config.timeout, tasks)).await?
+            Box::pin(opened.carry(&session, config.timeout, config.reverses.len(), tasks)).await?
         }
         Way::Legacy(legacy) => {
             ready(config, doors, &steps)?;
@@ -118,6 +120,13 @@ fn ready(config: &Config, doors: &[Door], steps: &Steps) -> Result<(), Trouble> 
             _ if doors.len() == 1 => say(format_args!("npt is listening on {place}")),
             Leads::To(target) => say(format_args!("npt is listening on {place} for {target}")),
             Leads::Socks => say(format_args!("npt is listening on {place} for SOCKS 5")),
+        }
+    }
+    for Reverse { port, target } in &config.reverses {
+        if config.print_only {
+            ports.push(port.to_string());
+        } else {
+            say(format_args!("the device listens on its localhost:{port} for {target}"));
         }
     }
     if config.print_only { detach::let_go(&ports.join(" ")) } else { Ok(()) }

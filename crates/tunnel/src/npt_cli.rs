@@ -11,8 +11,8 @@ use postern_observe::{Verbosity, say};
 use postern_proto::AtSign;
 use postern_session::{DeviceName, Dialect, HostPort, parse_span};
 
-use crate::forward::{Forward, Leads};
-use crate::limits::FORWARDS;
+use crate::forward::{Forward, Leads, Reverse};
+use crate::limits::{FORWARDS, REVERSES};
 use crate::relay::{NAME_A_RELAY, relay_auth, relays};
 use crate::seal_cli::SealFlags;
 use crate::sealed::Least;
@@ -41,7 +41,7 @@ struct Flags {
     srvd: Option<String>,
     /// Target port.
     #[arg(short = 'p', long, alias = "rp", value_parser = clap::value_parser!(u16).range(1..),
-          required_unless_present_any = ["forward", "socks"])]
+          required_unless_present_any = ["forward", "socks", "reverse"])]
     remote_port: Option<u16>,
     /// Target host as the device sees it.
     #[arg(short = 'h', long, alias = "rh", default_value = "localhost")]
@@ -56,6 +56,11 @@ struct Flags {
     /// A further local port and its target, in the same session; may be repeated. Needs a sealed session.
     #[arg(short = 'L', long, value_name = "[LOCAL:]PORT:HOST:PORT")]
     forward: Vec<String>,
+    /// The reverse: the device listens on PORT of its localhost and each connection there is joined with HOST:PORT as seen
+    /// from here; may be repeated. Without -T the session then lasts until it is ended. Needs a sealed session and the
+    /// device's --permit-listen.
+    #[arg(short = 'R', long, value_name = "PORT:HOST:PORT")]
+    reverse: Vec<String>,
     /// A local SOCKS 5 port: each connection names its target, whose name the device resolves. Needs a sealed session.
     #[arg(long, value_name = "[LOCAL:]PORT")]
     socks: Option<String>,
@@ -115,8 +120,10 @@ struct Flags {
 /// What `npt` is to do.
 pub(crate) struct Config {
     pub(crate) common: Common,
-    /// One at least; the first is that of `-p`, if it is given.
+    /// One at least, or one of `reverses`; the first is that of `-p`, if it is given.
     pub(crate) forwards: Vec<Forward>,
+    /// What the device is to listen on.
+    pub(crate) reverses: Vec<Reverse>,
     pub(crate) timeout: Duration,
     pub(crate) heartbeat: Duration,
     pub(crate) print_only: bool,
@@ -154,6 +161,8 @@ fn check(flags: Flags) -> Result<Config, String> {
         return Err("--dialect v4: version 4 had no npt".into());
     }
     let timeout = match &flags.timeout {
+        // Who listens does not know when somebody comes.
+        None if !flags.reverse.is_empty() => YEAR,
         None if flags.keep_alive => KEEP_ALIVE_TIMEOUT,
         None => DEFAULT_TIMEOUT,
         Some(text) => match parse_span(text).map_err(|e| e.to_string())? {
@@ -184,9 +193,9 @@ fn check(flags: Flags) -> Result<Config, String> {
     });
     let mut forwards: Vec<Forward> = first.into_iter().collect();
     let mut sealing = flags.seal.sealing(None);
-    if !flags.forward.is_empty() || flags.socks.is_some() {
+    if !flags.forward.is_empty() || flags.socks.is_some() || !flags.reverse.is_empty() {
         if flags.dialect != Dialect::Current || sealing.least == Least::NotSealed {
-            return Err("-L and --socks need a sealed session".into());
+            return Err("-L, -R and --socks need a sealed session".into());
         }
         sealing.least = Least::Sealed;
     }
@@ -198,6 +207,10 @@ fn check(flags: Flags) -> Result<Config, String> {
     }
     if forwards.len() > FORWARDS {
         return Err(format!("-L: at most {FORWARDS} local ports"));
+    }
+    let reverses: Vec<Reverse> = flags.reverse.iter().map(|text| Reverse::parse(text)).collect::<Result<_, _>>()?;
+    if reverses.len() > REVERSES {
+        return Err(format!("-R: at most {REVERSES} ports"));
     }
     Ok(Config {
         common: Common {
@@ -218,6 +231,7 @@ fn check(flags: Flags) -> Result<Config, String> {
             sealing,
         },
         forwards,
+        reverses,
         timeout,
         heartbeat: parse_span(&flags.heartbeat).map_err(|e| format!("-H: {e}"))?.clamp(Duration::from_secs(1), YEAR),
         print_only: flags.exit_when_connected,
@@ -247,6 +261,10 @@ mod tests {
         assert_eq!(parse(&["-K"]).unwrap().timeout, KEEP_ALIVE_TIMEOUT);
         assert_eq!(parse(&["-T", "0"]).unwrap().timeout, YEAR);
         assert_eq!(parse(&["-T", "1h,30m", "-h", "db.lan"]).unwrap().timeout, Duration::from_secs(5400));
+        let reverse = parse(&["-R", "8080:localhost:80", "-R", "9090:a:1"]).unwrap();
+        assert_eq!((reverse.reverses.len(), reverse.common.sealing.least), (2, Least::Sealed));
+        assert_eq!((reverse.timeout, parse(&["-R", "1:a:1", "-T", "5s"]).unwrap().timeout.as_secs()), (YEAR, 5));
+        assert!(parse(&["-R", "8080:localhost:80", "--dialect", "5.11"]).is_err());
         assert!(parse(&["-K", "-x"]).is_err());
         assert!(parse(&["-p", "0"]).is_err());
     }

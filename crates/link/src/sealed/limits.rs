@@ -30,3 +30,5 @@ pub(crate) const SMALL: usize = 2048;
 /// Bytes that wait in the kernel to be sent to the relay: what is typed stands behind them, and what is kept for a
 /// resumption is not less than they are. What is on its way and not acknowledged by TCP does not count.
 pub(crate) const UNSENT: u32 = 1024 * 1024;
+/// When no connection can be accepted: out of file descriptors.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

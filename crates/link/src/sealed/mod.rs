@@ -30,4 +30,4 @@ pub use plan::{
     AskAgain, Asked, Authorize, Believe, ClientPlan, DevicePlan, DialError, Future, Refusal, RelayRefusal, Target,
     Ticket, Unbelieved,
 };
-pub use session::{Opened, Sealed, dial, serve, serve_ahead};
+pub use session::{Listening, Opened, Sealed, dial, serve, serve_ahead};

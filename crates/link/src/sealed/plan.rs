@@ -10,7 +10,7 @@ use std::time::Duration;
 use postern_rendezvous::RelayAddress;
 use postern_session::HostPort;
 use postern_streams::RefusalCode;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::end::{End, EndFault, Knocking};
@@ -106,6 +106,23 @@ pub trait Authorize: Send + Sync {
     /// A stream that was dialled is over, for the books. `address`: what was dialled.
     fn over(&self, target: &Target, address: Option<SocketAddr>, carried: Carried) {
         let _ = (target, address, carried);
+    }
+
+    /// The device: sockets that listen on this port of its loopback for the client, which it has asked for. They are closed
+    /// with the stream that asked, or with the session.
+    fn listen(&self, port: u16) -> Future<'_, Result<Vec<TcpListener>, Refusal>> {
+        let text = format!("nobody listens on port {port} here");
+        Box::pin(async { Err(Refusal { code: RefusalCode::NotPermitted, text }) })
+    }
+
+    /// A connection to a port of [`Self::listen`] is over, for the books.
+    fn came_in(&self, port: u16, peer: SocketAddr, carried: Carried) {
+        let _ = (port, peer, carried);
+    }
+
+    /// The sockets of [`Self::listen`] are closed.
+    fn closed(&self, port: u16) {
+        let _ = port;
     }
 }
 

@@ -6,17 +6,19 @@ use std::time::Duration;
 use postern_net::backoff::Backoff;
 use postern_net::tasks::Tasks;
 use postern_rendezvous::RelayAddress;
+use postern_session::HostPort;
 use postern_streams::StreamId;
+use tokio::io::{AsyncReadExt as _, DuplexStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
-use super::driver::{BeginReturn, Connection, Driver, Order, Part, Start};
+use super::driver::{BeginReturn, Connection, Driver, Listen, Order, Part, Start};
 use super::end::{End, Facts, Knocking};
 use super::ended::{Ended, Progress, State, StreamRefused, Why};
 use super::limits::{ORDERS, RESUME_PAUSE, RESUME_TRY};
 use super::local::Local;
 use super::meet::{Ahead, meet, to_first};
-use super::plan::{AskAgain, Believe, ClientPlan, DevicePlan, DialError, Target, Ticket, Unbelieved};
+use super::plan::{AskAgain, Authorize, Believe, ClientPlan, DevicePlan, DialError, Target, Ticket, Unbelieved};
 use crate::pump::Carried;
 
 /// A live session. Clones are handles of the same; when the last is dropped the session goes on until it ends, is closed
@@ -217,9 +219,32 @@ impl Sealed {
         Ok(Opened { session: self.clone(), stream, done })
     }
 
+    /// Client: has the device listen on `port` of its loopback. Each connection there is joined with `target`, which `dial`
+    /// dials at this end; the device cannot choose another.
+    ///
+    /// # Errors
+    /// The device refused (a device that does not know this says nothing with it), or the session is over.
+    pub async fn listen(
+        &self,
+        port: u16,
+        target: HostPort,
+        dial: Arc<dyn Authorize>,
+    ) -> Result<Listening, StreamRefused> {
+        let ((answer, answered), (done, outcome)) = (oneshot::channel(), oneshot::channel());
+        let (ours, theirs) = tokio::io::duplex(1);
+        let order = Order::Listen { port, listen: Listen { target, dial }, io: Box::new(theirs), answer, done };
+        self.orders.send(order).await.map_err(|_| self.over())?;
+        answered.await.map_err(|_| self.over())??;
+        Ok(Listening { session: self.clone(), control: ours, done: outcome })
+    }
+
     async fn ask(&self, target: Target, local: Option<Local>) -> Result<(Answered, Outcome), StreamRefused> {
         let ((answer, answered), (done, outcome)) = (oneshot::channel(), oneshot::channel());
-        let order = Order::Open { target, io: local.map(|local| local.0), answer, done };
+        let text = match target {
+            Target::Ssh => String::new(),
+            Target::HostPort(target) => target.to_string(),
+        };
+        let order = Order::Open { text, io: local.map(|local| local.0), answer, done };
         self.orders.send(order).await.map_err(|_| self.over())?;
         Ok((answered, outcome))
     }
@@ -315,5 +340,26 @@ impl Opened {
         let order = Order::Attach { stream: self.stream, io: local.0 };
         self.session.orders.send(order).await.map_err(|_| over())?;
         self.done.await.map_err(|_| over())?
+    }
+}
+
+/// A port of the device's loopback that is listened on for us. Dropped: it is closed.
+pub struct Listening {
+    session: Sealed,
+    control: DuplexStream,
+    done: Outcome,
+}
+
+impl Listening {
+    /// Waits until the device has closed the port, or the session is over.
+    ///
+    /// # Errors
+    /// The session ended, or the device broke off.
+    pub async fn ended(self) -> Result<(), StreamRefused> {
+        let Self { session, mut control, done } = self;
+        // Nothing is ever said on it.
+        let _ = control.read(&mut [0]).await;
+        drop(control);
+        done.await.map_err(|_| session.over())?.map(drop)
     }
 }

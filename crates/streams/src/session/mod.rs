@@ -16,7 +16,6 @@ use crate::outbox::Outbox;
 use crate::stream::{Opening, Stream};
 
 /// Which end this is.
-/// Which end this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// Its streams are odd.

@@ -4,11 +4,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use postern_session::HostPort;
-use postern_streams::{Event, RefusalCode, StreamId};
+use postern_streams::{Ask, Event, RefusalCode, StreamId};
 use tokio::io::{AsyncRead as _, ReadBuf};
 
 use super::way::BROKEN;
-use super::{Driver, Part};
+use super::Driver;
 use crate::sealed::ended::{StreamRefused, Why};
 use crate::sealed::limits::{BATCH, FIRST_BATCH};
 use crate::sealed::meet::{is_refusal, is_whole, refusal};
@@ -122,7 +122,7 @@ impl Driver {
                 Event::Opened(stream, target) => {
                     // At once: its first bytes may stand right behind.
                     slots.insert(stream, Slot::new(ready.waker(stream)));
-                    later.push(Later::Dial(stream, parse_target(target)));
+                    later.push(Later::of(stream, target));
                 }
                 Event::Goodbye(_, text) => later.push(Later::Goodbye(text)),
                 Event::Resumed => {}
@@ -146,8 +146,10 @@ impl Driver {
         }
         for later in later {
             match later {
-                Later::Dial(stream, Some(target)) if matches!(self.part, Part::Device(_)) => self.dial(stream, target),
-                Later::Dial(stream, _) => {
+                Later::Dial(stream, target) if self.is_device() => self.dial(stream, target),
+                Later::Listen(stream, port) if self.is_device() => self.listen(stream, port),
+                Later::Back(stream, control) if !self.is_device() => self.come_in(stream, control),
+                Later::Dial(stream, _) | Later::Listen(stream, _) | Later::Back(stream, _) | Later::No(stream) => {
                     self.slots.remove(&stream);
                     self.streams.refuse(stream, RefusalCode::NotPermitted, "");
                 }
@@ -164,14 +166,27 @@ impl Driver {
 }
 
 enum Later {
-    Dial(StreamId, Option<Target>),
+    Dial(StreamId, Target),
+    Listen(StreamId, u16),
+    Back(StreamId, StreamId),
+    No(StreamId),
     Goodbye(String),
 }
 
-fn parse_target(text: &str) -> Option<Target> {
-    if text.is_empty() {
-        return Some(Target::Ssh);
+impl Later {
+    fn of(stream: StreamId, text: &str) -> Self {
+        let later = match Ask::parse(text) {
+            Some(Ask::Ssh) => Some(Self::Dial(stream, Target::Ssh)),
+            Some(Ask::Target(text)) => parse_target(text).map(|target| Self::Dial(stream, target)),
+            Some(Ask::Listen(port)) => Some(Self::Listen(stream, port)),
+            Some(Ask::Back(control)) => Some(Self::Back(stream, control)),
+            None => None,
+        };
+        later.unwrap_or(Self::No(stream))
     }
+}
+
+fn parse_target(text: &str) -> Option<Target> {
     let (host, port) = text.rsplit_once(':')?;
     let port = port.parse().ok().filter(|port| *port > 0 && !text.contains("+"))?;
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_lowercase();

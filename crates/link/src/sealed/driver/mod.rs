@@ -2,6 +2,7 @@
 
 mod clock;
 mod input;
+mod listen;
 mod locals;
 mod orders;
 mod output;
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+pub(crate) use self::listen::Listen;
 pub(crate) use self::orders::Order;
 use self::way::{Leaving, Link};
 use super::end::End;
@@ -56,6 +58,8 @@ pub(crate) struct Driver {
     streams: Streams,
     part: Part,
     slots: BTreeMap<StreamId, Slot>,
+    /// The client: what it has asked the device to listen for, by the stream that asks.
+    listens: BTreeMap<StreamId, Listen>,
     link: Option<Link>,
     returning: Option<Return>,
     epoch: u32,
@@ -104,6 +108,7 @@ impl Driver {
             streams: Streams::new(side, start.resume, Duration::ZERO),
             part: start.part,
             slots: BTreeMap::new(),
+            listens: BTreeMap::new(),
             link: Some(Link::new(start.connection, prove_by)),
             returning: None,
             epoch: 0,
@@ -156,6 +161,10 @@ impl Driver {
         if let Some(link) = self.link.take() {
             let _ = tokio::time::timeout(WRITE_WITHIN, drain(link.socket)).await;
         }
+    }
+
+    fn is_device(&self) -> bool {
+        matches!(self.part, Part::Device(_))
     }
 
     fn now(&self) -> Duration {

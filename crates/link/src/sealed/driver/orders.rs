@@ -5,22 +5,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use postern_streams::StreamId;
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::way::{DONE, REVOKED, STOPPING};
-use super::{Connection, Driver, Part};
+use super::{Connection, Driver, Listen, Part};
 use crate::pump::Carried;
 use crate::sealed::ended::{StreamRefused, Why};
 use crate::sealed::local::Io;
-use crate::sealed::plan::{Refusal, Target};
+use crate::sealed::plan::{Authorize, Refusal, Target};
 use crate::sealed::slot::{Answer, Done};
 
 /// What a handle asks of the driver.
 pub(crate) enum Order {
-    Open { target: Target, io: Option<Box<dyn Io>>, answer: Answer, done: Done },
+    Open { text: String, io: Option<Box<dyn Io>>, answer: Answer, done: Done },
+    Listen { port: u16, listen: Listen, io: Box<dyn Io>, answer: Answer, done: Done },
     Attach { stream: StreamId, io: Box<dyn Io> },
-    Dialled { stream: StreamId, outcome: Result<TcpStream, Refusal>, over: oneshot::Sender<Carried> },
+    Dialled { stream: StreamId, outcome: Result<Box<dyn Io>, Refusal>, over: Option<oneshot::Sender<Carried>> },
     Replace(Connection, u32),
     Close(String),
     Revoke(String),
@@ -41,7 +41,10 @@ impl Driver {
         while let Poll::Ready(Some(order)) = self.orders.poll_recv(cx) {
             busy = true;
             match order {
-                Order::Open { target, io, answer, done } => self.open(&target, io, answer, done),
+                Order::Open { text, io, answer, done } => drop(self.open(&text, io, answer, done)),
+                Order::Listen { port, listen, io, answer, done } => {
+                    self.ask_to_listen(port, listen, io, answer, done);
+                }
                 Order::Attach { stream, io } => {
                     if let Some(slot) = self.slots.get_mut(&stream) {
                         slot.attach(io);
@@ -58,14 +61,16 @@ impl Driver {
         busy
     }
 
-    pub(super) fn open(&mut self, target: &Target, io: Option<Box<dyn Io>>, answer: Answer, done: Done) {
-        let text = match target {
-            Target::Ssh => String::new(),
-            Target::HostPort(target) => target.to_string(),
-        };
-        let Some(stream) = self.streams.open(&text) else {
+    pub(super) fn open(
+        &mut self,
+        text: &str,
+        io: Option<Box<dyn Io>>,
+        answer: Answer,
+        done: Done,
+    ) -> Option<StreamId> {
+        let Some(stream) = self.streams.open(text) else {
             let _ = answer.send(Err(StreamRefused::TooMany));
-            return;
+            return None;
         };
         let slot = self.slot(stream);
         slot.answer = Some(answer);
@@ -76,12 +81,17 @@ impl Driver {
             slot.attach(io);
             self.streams.ready(stream);
         }
+        Some(stream)
     }
 
     /// The device: authorises and dials in a task of its own.
     pub(super) fn dial(&mut self, stream: StreamId, target: Target) {
         let Part::Device(authorize) = &self.part else { return };
-        let (authorize, orders, stop) = (Arc::clone(authorize), self.own_orders.clone(), self.stop.clone());
+        self.dial_by(Arc::clone(authorize), stream, target);
+    }
+
+    pub(super) fn dial_by(&mut self, authorize: Arc<dyn Authorize>, stream: StreamId, target: Target) {
+        let (orders, stop) = (self.own_orders.clone(), self.stop.clone());
         self.slot(stream);
         drop(self.tasks.spawn(async move {
             let outcome = tokio::select! {
@@ -91,7 +101,11 @@ impl Driver {
             };
             let address = outcome.as_ref().ok().and_then(|socket| socket.peer_addr().ok());
             let (over, carried) = oneshot::channel();
-            let told = orders.send(Order::Dialled { stream, outcome, over }).await;
+            let outcome = outcome.map(|socket| {
+                let _ = postern_net::tcp::tune(&socket);
+                Box::new(socket) as Box<dyn Io>
+            });
+            let told = orders.send(Order::Dialled { stream, outcome, over: Some(over) }).await;
             drop(orders);
             if told.is_ok()
                 && let Ok(carried) = carried.await
@@ -104,18 +118,17 @@ impl Driver {
     pub(super) fn dialled(
         &mut self,
         stream: StreamId,
-        outcome: Result<TcpStream, Refusal>,
-        over: oneshot::Sender<Carried>,
+        outcome: Result<Box<dyn Io>, Refusal>,
+        over: Option<oneshot::Sender<Carried>>,
     ) {
         match outcome {
-            Ok(socket) => {
+            Ok(io) => {
                 if !self.streams.accept(stream) {
                     return;
                 }
-                let _ = postern_net::tcp::tune(&socket);
                 let slot = self.slot(stream);
-                slot.attach(Box::new(socket));
-                slot.over_with(over);
+                slot.attach(io);
+                over.into_iter().for_each(|over| slot.over_with(over));
                 self.streams.ready(stream);
                 self.write_local(stream);
             }
