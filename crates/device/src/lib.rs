@@ -1,6 +1,7 @@
 //! The device daemon: waits for a validated request, then dials out.
 //!
-//! It holds one idle connection to its atServer and listens on nothing, ever.
+//! It holds one idle connection to its atServer and listens on nothing; but on its own loopback for `npt -R`, where its
+//! owner has listed the port, while that session runs.
 
 mod authorized_keys;
 mod cli;

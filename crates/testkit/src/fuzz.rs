@@ -29,7 +29,7 @@ use postern_session::{
     Proof, Refused, SealedReply, SignedRequest, SshPublicKey, SshRequest, parse_span,
 };
 
-use postern_streams::{Event, Side as End, Streams, limits as streams_limits};
+use postern_streams::{Ask, Event, Side as End, Streams, limits as streams_limits};
 
 /// A target: its name, which is also its directory under `fuzz/corpus`, and what it does.
 pub type Target = (&'static str, fn(&[u8]));
@@ -508,7 +508,12 @@ pub fn stream_frames(bytes: &[u8]) {
         let now = Duration::from_secs(now);
         let (mut opened, mut came) = (Vec::new(), Vec::new());
         let received = streams.receive(piece, now, &mut |event| match event {
-            Event::Opened(id, _) => opened.push(id),
+            Event::Opened(id, text) => {
+                if let Some(ask) = Ask::parse(text) {
+                    assert_eq!(ask.to_string(), text, "what is asked can be written in two ways");
+                }
+                opened.push(id);
+            }
             Event::Data(id, bytes) => came.push((id, bytes.len())),
             _ => {}
         });

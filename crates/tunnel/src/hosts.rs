@@ -191,6 +191,16 @@ impl Hosts {
         Ok(Self { common, hosts: checked })
     }
 
+    /// Whose devices names without a dot mean.
+    pub(crate) fn devices_of(&self) -> Option<&AtSign> {
+        self.common.to.as_ref()
+    }
+
+    /// The relays for all hosts.
+    pub(crate) fn relays(&self) -> &[AtSign] {
+        self.common.relays.as_deref().unwrap_or_default()
+    }
+
     /// Which device a name means: `gw-17` is that device of `to`, `gw-17.site` that of `@site`; an entry of the file
     /// may say otherwise.
     pub(crate) fn device(&self, host: &HostName) -> Result<(AtSign, DeviceName), BadHosts> {

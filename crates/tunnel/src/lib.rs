@@ -19,12 +19,13 @@ mod journal;
 mod known_hosts;
 mod legacy;
 mod limits;
+mod names;
 mod npt;
 mod npt_cli;
 mod offline;
 mod refusal;
-mod reverse;
 mod relay;
+mod reverse;
 mod seal_cli;
 mod sealed;
 mod session;
@@ -45,6 +46,7 @@ use std::process::ExitCode;
 use postern_observe::say;
 
 use sshnp_cli::Work;
+pub use names::KnownNames;
 pub(crate) use trouble::Trouble;
 
 /// Runs `sshnp` with its arguments, the program name first.
