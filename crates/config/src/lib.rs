@@ -69,9 +69,63 @@ pub fn read_text(path: &Path) -> Result<Option<String>, ConfigError> {
     String::from_utf8(bytes).map(Some).map_err(|_| unfit())
 }
 
+/// A commented default file with every option set: `#key: value` and `#  key: value` without the `#`; lines of prose begin
+/// with `# ` and one space alone.
+#[must_use]
+pub fn every_option(text: &str) -> String {
+    let set = |line: &str| match line.strip_prefix('#') {
+        Some(option) if !option.starts_with(' ') || option.starts_with("  ") => format!("{option}\n"),
+        _ => "\n".to_owned(),
+    };
+    text.lines().map(set).collect()
+}
+
+impl BadConfig {
+    /// The name that is not known, and those that are; `None`: something else is wrong.
+    #[must_use]
+    pub fn unknown(&self) -> Option<(&str, Vec<&str>)> {
+        let (_, rest) = self.0.split_once("unknown field ")?;
+        let mut quoted = rest.lines().next()?.split('`').skip(1).step_by(2);
+        Some((quoted.next()?, quoted.collect()))
+    }
+
+    /// The known name that is nearest to the one that is not.
+    fn meant(&self) -> Option<&str> {
+        let (unknown, known) = self.unknown()?;
+        let (distance, name) = known.into_iter().map(|name| (distance(unknown, name), name)).min()?;
+        (distance <= unknown.chars().count() / 3 + 1).then_some(name)
+    }
+}
+
+/// Letters to insert, remove or change until one word is the other; swapped neighbours count twice. Both are short.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (at, letter) in one.chars().enumerate() {
+        let mut before = at;
+        let mut left = at + 1;
+        for (place, theirs) in other.iter().enumerate() {
+            let above = row.get(place + 1).copied().unwrap_or_default();
+            let here = (before + usize::from(letter != *theirs)).min(above + 1).min(left + 1);
+            before = above;
+            if let Some(cell) = row.get_mut(place) {
+                *cell = left;
+            }
+            left = here;
+        }
+        if let Some(cell) = row.last_mut() {
+            *cell = left;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
 impl fmt::Display for BadConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.trim_end())?;
+        if let Some(name) = self.meant() {
+            write!(f, "\n  = did you mean {name}?")?;
+        }
         if self.0.contains("unexpected character: `@'") {
             f.write_str("\n  = put names that begin with @ in quotes: \"@alice\"")?;
         }
@@ -132,6 +186,22 @@ mod tests {
             let told = parse::<Sample>(text).unwrap_err().to_string();
             assert!(told.contains(place) && told.contains(word), "{text:?}: {told}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_not_known_is_told_with_the_one_that_was_meant() {
+        let unknown = parse::<Sample>("nmaes: [b]\n").unwrap_err();
+        assert_eq!(unknown.unknown(), Some(("nmaes", vec!["names", "ports"])));
+        assert!(unknown.to_string().ends_with("did you mean names?"), "{unknown}");
+        assert!(!parse::<Sample>("zebra: 1\n").unwrap_err().to_string().contains("did you mean"));
+        for (one, other, wanted) in [("", "abc", 3), ("abc", "abc", 0), ("permit-open", "permitopen", 1), ("ab", "ba", 2)] {
+            assert_eq!(distance(one, other), wanted, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn a_commented_file_with_every_option_set() {
+        assert_eq!(every_option("# Prose.\n\n#a:\n# More.\n#  b: 1\n"), "\n\na:\n\n  b: 1\n");
     }
 
     #[test]

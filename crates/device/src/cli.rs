@@ -222,6 +222,14 @@ pub(crate) fn read(args: Vec<OsString>) -> Result<Config, ExitCode> {
     Ok(Config { managers_file: written.managers, ..config })
 }
 
+/// Whether these words make sense, as far as they go: who the daemon is and whom it lets in may be typed later.
+pub(crate) fn check_words(words: Vec<OsString>) -> Result<(), String> {
+    let later = ["--atsign=@device", "--managers=@manager"].map(OsString::from);
+    let all = std::iter::once("sshnpd".into()).chain(later).chain(words);
+    let flags = Flags::try_parse_from(all).map_err(|error| error.to_string().trim_end().to_owned())?;
+    check(flags).map(drop)
+}
+
 /// Service templates of older installers glue flag and value into one word and leave empty ones.
 fn tidy(args: Vec<OsString>) -> Vec<OsString> {
     let mut tidy = Vec::with_capacity(args.len());

@@ -102,12 +102,21 @@ pub(crate) struct Written {
     pub(crate) managers: Option<PathBuf>,
 }
 
+fn from_variable() -> Option<PathBuf> {
+    std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// Where the file is when no flag names it.
+pub(crate) fn usual_path() -> PathBuf {
+    from_variable().unwrap_or_else(|| STANDARD.into())
+}
+
 /// The file that is named, or the standard one if there is one, as flags to stand in front of those typed.
 ///
 /// # Errors
 /// A file that is named is not there; a file is not as it should be, with line and column.
 pub(crate) fn flags(named: Option<&Path>, typed: Typed) -> Result<Written, String> {
-    let from_variable = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let from_variable = from_variable();
     let wanted = named.map(Path::to_owned).or(from_variable);
     let path = wanted.clone().unwrap_or_else(|| STANDARD.into());
     match postern_config::read::<File>(&path) {
@@ -121,6 +130,19 @@ pub(crate) fn flags(named: Option<&Path>, typed: Typed) -> Result<Written, Strin
         Err(ConfigError::Read(..)) if wanted.is_none() => Ok(Written::default()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// The file with every option in comments.
+pub(crate) const DEFAULT: &str = include_str!("config_default.yaml");
+
+/// Whether a file is as the daemon wants it; who it is and whom it lets in may still be typed.
+///
+/// # Errors
+/// With line and column, or with the option that makes no sense.
+pub(crate) fn check(path: &Path) -> Result<(), String> {
+    let file = postern_config::read::<File>(path).map_err(|error| error.to_string())?;
+    let file = file.ok_or_else(|| format!("there is no file {}", path.display()))?;
+    crate::cli::check_words(file.flags(Typed::default())).map_err(|why| format!("{}: {why}", path.display()))
 }
 
 /// The managers that a file names now.
@@ -223,6 +245,27 @@ mod tests {
         let ours = postern_config::parse::<File>(ours).unwrap().flags(Typed::default());
         assert_eq!(ours, ["--permit-listen=8080,9000-9010", "--min-security=sealed", "--resume=60", "--ssh-host-keys=off", "--strict-pins"]);
         assert!(!flags(Typed { managers: true }).iter().any(|flag| flag.starts_with("--managers")));
+    }
+
+    /// An option that is added to the file has to be explained in the default one.
+    #[test]
+    fn the_default_file_names_every_option_and_no_other() {
+        postern_config::parse::<File>(DEFAULT).unwrap();
+        let every = postern_config::every_option(DEFAULT);
+        let file: File = postern_config::parse(&every).unwrap();
+        crate::cli::check_words(file.flags(Typed::default())).unwrap();
+        let known = |text: &str| {
+            let error = postern_config::parse::<File>(text).unwrap_err();
+            error.unknown().unwrap().1.into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        for section in known("x: 1") {
+            let (_, lines) = every.split_once(&format!("\n{section}:\n")).unwrap_or_else(|| panic!("no {section}"));
+            let lines: Vec<&str> = lines.lines().take_while(|line| line.is_empty() || line.starts_with(' ')).collect();
+            // serde names aliases as well.
+            for option in known(&format!("{section}: {{x: 1}}")).iter().filter(|option| *option != "client") {
+                assert!(lines.iter().any(|line| line.starts_with(&format!("  {option}:"))), "no {section}.{option}");
+            }
+        }
     }
 
     #[test]

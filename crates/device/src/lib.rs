@@ -57,6 +57,29 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
 }
 
+/// What the daemons that run here say of themselves, in lines for people and as JSON.
+#[must_use]
+pub fn status_of_all() -> Vec<(Vec<String>, String)> {
+    status::all()
+}
+
+/// `sshnpd.yaml` with every option in comments.
+pub const CONFIG_DEFAULT: &str = config_file::DEFAULT;
+
+/// Where `sshnpd.yaml` is looked for when no flag names it.
+#[must_use]
+pub fn config_path() -> std::path::PathBuf {
+    config_file::usual_path()
+}
+
+/// Whether a file is as the daemon wants it.
+///
+/// # Errors
+/// What is wrong, for a person.
+pub fn config_check(path: &std::path::Path) -> Result<(), String> {
+    config_file::check(path)
+}
+
 /// The command line, for completions.
 pub fn command() -> clap::Command {
     cli::command()

@@ -238,6 +238,18 @@ fn text(time: SystemTime) -> String {
     time.map(|time| time.to_string()).unwrap_or_default()
 }
 
+fn found() -> Vec<Status> {
+    let mut paths: Vec<PathBuf> = places().iter().flat_map(|dir| files(dir)).filter(|path| is_live(path)).collect();
+    paths.sort();
+    paths.dedup();
+    paths.iter().filter_map(|path| read(path)).collect()
+}
+
+/// What the daemons here say of themselves, for people and as JSON.
+pub(crate) fn all() -> Vec<(Vec<String>, String)> {
+    found().iter().map(|status| (shown(status), serde_json::to_string(status).unwrap_or_default())).collect()
+}
+
 /// Runs `sshnpd status`; the first word is the program's name.
 pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     let flags = match Flags::try_parse_from(args) {
@@ -247,10 +259,7 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
             return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
-    let mut paths: Vec<PathBuf> = places().iter().flat_map(|dir| files(dir)).filter(|path| is_live(path)).collect();
-    paths.sort();
-    paths.dedup();
-    let found: Vec<Status> = paths.iter().filter_map(|path| read(path)).collect();
+    let found = found();
     let wanted = |status: &&Status| flags.device.as_ref().is_none_or(|device| *device == status.device);
     let found: Vec<&Status> = found.iter().filter(wanted).collect();
     if found.is_empty() {

@@ -1,16 +1,30 @@
 //! The table of programs in this binary, picked by `argv[0]` or the first argument.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-struct Applet {
-    name: &'static str,
+/// A program.
+pub(crate) struct Applet {
+    pub(crate) name: &'static str,
     what: &'static str,
     main: fn(Vec<OsString>) -> ExitCode,
-    #[cfg_attr(not(feature = "talk"), expect(dead_code, reason = "completions are for people"))]
+    #[cfg_attr(not(feature = "talk"), expect(dead_code, reason = "completions and pages are for people"))]
     command: fn() -> clap::Command,
+}
+
+/// Programs that people start by their own names.
+#[cfg(feature = "talk")]
+pub(crate) const LINKS: &[&str] =
+    &["sshnp", "npt", "sshnpd", "at_activate", "srvd", "srv", "npp", "npp_file", "npp_atserver"];
+
+#[cfg(feature = "talk")]
+impl Applet {
+    /// Its command line.
+    pub(crate) fn command(&self) -> clap::Command {
+        (self.command)()
+    }
 }
 
 const APPLETS: &[Applet] = &[
@@ -137,12 +151,39 @@ const APPLETS: &[Applet] = &[
         main: postern_server::main,
         command: postern_server::command,
     },
+    #[cfg(feature = "talk")]
+    Applet {
+        name: "status",
+        what: "what of this runs here, and who is in",
+        main: crate::status::main,
+        command: crate::status::command,
+    },
+    #[cfg(feature = "talk")]
+    Applet {
+        name: "config",
+        what: "configuration files: checked, shown, explained",
+        main: crate::config::main,
+        command: crate::config::command,
+    },
+    #[cfg(feature = "talk")]
+    Applet { name: "man", what: "manual pages", main: crate::man::main, command: crate::man::command },
+    #[cfg(feature = "talk")]
+    Applet {
+        name: "completions",
+        what: "completions for a shell, with the names of your devices",
+        main: crate::completions::main,
+        command: crate::completions::command,
+    },
 ];
 
 /// Runs the applet that the arguments name.
 ///
 /// Exit status 2: no such applet; otherwise the applet's own.
 pub(crate) fn run(mut args: Vec<OsString>) -> ExitCode {
+    #[cfg(feature = "talk")]
+    if let Some(code) = crate::completions::answer(&args) {
+        return code;
+    }
     if let Some(applet) = args.first().and_then(|name| find(name)) {
         return (applet.main)(args);
     }
@@ -154,8 +195,6 @@ pub(crate) fn run(mut args: Vec<OsString>) -> ExitCode {
     let word = args.first().cloned().unwrap_or_default();
     match word.to_str() {
         Some("--help" | "-h" | "help") => usage(std::io::stdout(), 0),
-        #[cfg(feature = "talk")]
-        Some("completions") => completions(&args),
         Some("--version" | "-V") => {
             let _ = writeln!(std::io::stdout(), "postern {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -171,31 +210,28 @@ pub(crate) fn run(mut args: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// `completions SHELL [PROGRAM]`: a script for the shell, on stdout.
+/// All of them under one name, for completions and manual pages.
 #[cfg(feature = "talk")]
-fn completions(args: &[OsString]) -> ExitCode {
-    let word = |at: usize| args.get(at).and_then(|word| word.to_str());
-    let Some(shell) = word(1).and_then(|name| name.parse::<clap_complete::Shell>().ok()) else {
-        let _ = writeln!(std::io::stderr(), "Usage: postern completions bash|zsh|fish|elvish|powershell [PROGRAM]");
-        return ExitCode::from(2);
-    };
-    let mut out = Vec::new();
-    match args.get(2) {
-        None => {
-            let programs = APPLETS.iter().map(|applet| (applet.command)().name(applet.name).about(applet.what));
-            let mut whole = clap::Command::new("postern").subcommands(programs);
-            clap_complete::generate(shell, &mut whole, "postern", &mut out);
-        }
-        Some(name) => match find(name) {
-            Some(applet) => clap_complete::generate(shell, &mut (applet.command)(), applet.name, &mut out),
-            None => return usage(std::io::stderr(), 2),
-        },
-    }
-    let _ = std::io::stdout().write_all(&out);
-    ExitCode::SUCCESS
+pub(crate) fn whole() -> clap::Command {
+    let programs = APPLETS.iter().map(|applet| applet.command().name(applet.name).about(applet.what));
+    clap::Command::new("postern")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Reach machines that have no open port")
+        .long_about(
+            "Reach machines that have no open port.\n\nOne binary, many programs: `postern PROGRAM ...`, or a link of the \
+             program's name to it.\n\nExit status: 2 no such program; otherwise the program's own.",
+        )
+        .subcommand_required(true)
+        .subcommands(programs)
 }
 
-fn find(name: &OsString) -> Option<&'static Applet> {
+/// All of them.
+#[cfg(feature = "talk")]
+pub(crate) fn all() -> impl Iterator<Item = &'static Applet> {
+    APPLETS.iter()
+}
+
+pub(crate) fn find(name: &OsStr) -> Option<&'static Applet> {
     let name = Path::new(name).file_stem()?.to_str()?;
     APPLETS.iter().find(|applet| applet.name == name)
 }
@@ -207,10 +243,23 @@ fn usage(mut out: impl std::io::Write, code: u8) -> ExitCode {
     for applet in APPLETS {
         text.push_str(&format!("  {:<12} {}\n", applet.name, applet.what));
     }
-    #[cfg(feature = "talk")]
-    text.push_str("  completions  print completions for a shell\n");
     text.push_str("\n`postern PROGRAM --help` says more.\n");
     // A reader that went away counts as success.
     let _ = out.write_all(text.as_bytes());
     ExitCode::from(code)
+}
+
+#[cfg(all(test, feature = "talk"))]
+mod tests {
+    use super::*;
+
+    /// Scripts rely on it.
+    #[test]
+    fn every_program_says_what_its_exit_status_means() {
+        for applet in all() {
+            let help = applet.command().render_long_help().to_string();
+            assert!(help.contains("Exit status"), "{}: {help}", applet.name);
+        }
+        assert!(LINKS.iter().filter(|name| find(OsStr::new(name)).is_none()).count() == 0);
+    }
 }

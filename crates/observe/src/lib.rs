@@ -6,6 +6,7 @@
 pub mod journal;
 pub mod limits;
 mod places;
+pub mod presence;
 
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};

@@ -20,3 +20,6 @@ pub const REFUSALS_A_MINUTE: u32 = 30;
 
 /// Faults that a check lists; a journal that was cut to pieces has no end of them.
 pub const FAULTS: usize = 100;
+
+/// Longest description of a running program.
+pub const PRESENCE_BYTES: u64 = 64 * 1024;

@@ -4,7 +4,7 @@ mod config_file;
 mod words;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, ValueEnum};
@@ -175,6 +175,21 @@ pub(crate) fn read_npp(args: Vec<OsString>) -> Result<Task, ExitCode> {
     task.map_err(|why| told("npp", &why))
 }
 
+/// The configuration file with every option in comments.
+pub(crate) const CONFIG_DEFAULT: &str = config_file::DEFAULT;
+
+/// Where it is looked for when no flag names it.
+pub(crate) fn config_path() -> PathBuf {
+    config_file::DEFAULT_FILE.into()
+}
+
+/// Whether a file is as the service wants it; who it is may still be typed.
+pub(crate) fn config_check(path: &Path) -> Result<(), String> {
+    let file = NppConfig::load(Some(path))?;
+    let flags = Npp::try_parse_from(["npp", "-a", "@policy"]).map_err(|error| error.to_string())?;
+    flags.serve.check(file).map(drop).map_err(|why| format!("{}: {why}", path.display()))
+}
+
 /// Arguments of `npp_file`.
 pub(crate) fn read_file(args: Vec<OsString>) -> Result<Task, ExitCode> {
     let flags = parse::<NppFile>(args)?;
@@ -228,7 +243,7 @@ impl NppFlags {
             (Some(Persistence::Atserver) | None, None) => Keep::Rows,
         };
         if let Keep::TableFile(path) = &keep
-            && !path.parent().is_some_and(std::path::Path::is_dir)
+            && !path.parent().is_some_and(Path::is_dir)
         {
             return Err(format!("{}: no such directory", path.display()));
         }

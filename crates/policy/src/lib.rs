@@ -33,6 +33,23 @@ pub fn atserver_main(args: Vec<OsString>) -> ExitCode {
     run("npp_atserver", cli::read_atserver(args))
 }
 
+/// `npp.yaml` with every option in comments.
+pub const CONFIG_DEFAULT: &str = cli::CONFIG_DEFAULT;
+
+/// Where `npp.yaml` is looked for when no flag names it.
+#[must_use]
+pub fn config_path() -> std::path::PathBuf {
+    cli::config_path()
+}
+
+/// Whether a file is as the service wants it.
+///
+/// # Errors
+/// What is wrong, for a person.
+pub fn config_check(path: &std::path::Path) -> Result<(), String> {
+    cli::config_check(path)
+}
+
 /// The command line of `npp`, for completions.
 pub fn command() -> clap::Command {
     cli::npp_command()

@@ -4,7 +4,7 @@ mod file;
 
 use std::ffi::OsString;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -165,6 +165,21 @@ impl TlsFiles {
     pub(crate) fn read(&self) -> Result<ServerTls, TlsError> {
         ServerTls::relay_from_pem_files(&self.certificate, &self.key)
     }
+}
+
+/// The configuration file with every option in comments.
+pub(crate) const CONFIG_DEFAULT: &str = file::DEFAULT;
+
+/// Where it is looked for when no flag names it.
+pub(crate) fn config_path() -> PathBuf {
+    File::usual_path()
+}
+
+/// Whether a file is as the relay wants it; who it is may still be typed.
+pub(crate) fn config_check(path: &Path) -> Result<(), String> {
+    let file = File::find(Some(path))?;
+    let flags = Flags::try_parse_from(["srvd", "-a", "@relay", "-i", "localhost"]).map_err(|error| error.to_string())?;
+    check(flags, file).map(drop).map_err(|why| format!("{}: {why}", path.display()))
 }
 
 /// The command line, for completions.

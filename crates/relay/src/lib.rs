@@ -38,6 +38,23 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     }
 }
 
+/// `srvd.yaml` with every option in comments.
+pub const CONFIG_DEFAULT: &str = cli::CONFIG_DEFAULT;
+
+/// Where `srvd.yaml` is looked for when no flag names it.
+#[must_use]
+pub fn config_path() -> std::path::PathBuf {
+    cli::config_path()
+}
+
+/// Whether a file is as the relay wants it.
+///
+/// # Errors
+/// What is wrong, for a person.
+pub fn config_check(path: &std::path::Path) -> Result<(), String> {
+    cli::config_check(path)
+}
+
 /// The command line, for completions.
 pub fn command() -> clap::Command {
     cli::command()

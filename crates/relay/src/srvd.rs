@@ -14,6 +14,7 @@ use postern_net::signals;
 use postern_net::tasks::Tasks;
 use postern_net::tls::{TlsError, Trust};
 use postern_observe::journal::Journal;
+use postern_observe::presence::{Presence, Present};
 use postern_observe::say;
 use postern_proto::verb::Noop;
 use postern_proto::{AtSign, Notification, Request, Uuid};
@@ -131,6 +132,8 @@ pub(crate) async fn run(config: Config) -> Result<(), SrvdError> {
     ready::notify_ready();
     ready::notify_status(&format!("{at_sign} introduces guests"));
     let mut watchdog = Watchdog::of_environment();
+    let port = srvd.relay.single_port().map_or_else(|| "two for each session".to_owned(), |port| port.to_string());
+    let _present = Presence::hold(&Present::now("relay", at_sign.as_str()).with("port", port));
 
     let requests = Arc::new(Semaphore::new(REQUESTS));
     loop {

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use postern_net::ready::{self, Watchdog};
 use postern_net::{signals, tasks, tcp};
 use postern_observe::Verbosity;
+use postern_observe::presence::{Presence, Present};
 use postern_proto::AtSign;
 
 use crate::health;
@@ -262,6 +263,7 @@ fn run(home: &Home, listen: Option<SocketAddr>) -> Result<(), Failure> {
     tcp::raise_file_limit();
     tasks::install_panic_hook();
     let settings = home.settings().clone();
+    let settings_host = settings.host.clone();
     let config = Config {
         host: settings.host,
         listen: listen.unwrap_or(settings.listen),
@@ -286,6 +288,8 @@ fn run(home: &Home, listen: Option<SocketAddr>) -> Result<(), Failure> {
             Failure(format!("failed to listen on {wanted}: {error}{hint}"))
         })?;
         say(&format!("listening on {}", server.address()));
+        let present = Present::now("server", &server.address().to_string()).with("serves", &settings_host);
+        let _present = Presence::hold(&present);
         ready::notify_ready();
         ready::notify_status(&format!("listening on {}", server.address()));
         let mut watchdog = Watchdog::of_environment();

@@ -134,6 +134,9 @@ struct Lines {
     agent: Option<Manner>,
 }
 
+/// The file with every option in comments.
+pub(crate) const DEFAULT: &str = include_str!("config_default.yaml");
+
 impl HostName {
     /// Reads a name with or without `.np`, in any case.
     pub(crate) fn parse(text: &str) -> Result<Self, BadHosts> {
@@ -357,6 +360,23 @@ mod tests {
 
     fn hosts(text: &str) -> Result<Hosts, String> {
         Hosts::check(postern_config::parse(text).map_err(|error| error.to_string())?)
+    }
+
+    /// An option that is added to the file has to be explained in the default one.
+    #[test]
+    fn the_default_file_names_every_option_and_no_other() {
+        postern_config::parse::<File>(DEFAULT).unwrap();
+        let every = postern_config::every_option(DEFAULT);
+        hosts(&every).unwrap();
+        let known = |text: &str| {
+            let error = postern_config::parse::<File>(text).err().unwrap();
+            error.unknown().unwrap().1.into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        for (text, indent) in [("x: 1", ""), ("hosts: {a: {x: 1}}", "    ")] {
+            for option in known(text) {
+                assert!(every.lines().any(|line| line.starts_with(&format!("{indent}{option}:"))), "no {option}");
+            }
+        }
     }
 
     fn host(name: &str) -> HostName {

@@ -126,6 +126,29 @@ fn run(
     })
 }
 
+/// What the agent of this user says of itself, in lines for people and as JSON; `None`: there is none.
+#[must_use]
+pub fn agent_status() -> Option<(Vec<String>, String)> {
+    agent::status()
+}
+
+/// `config.yaml` with every option in comments.
+pub const CONFIG_DEFAULT: &str = hosts::DEFAULT;
+
+/// Where `config.yaml` is looked for when no flag names it.
+#[must_use]
+pub fn config_path() -> std::path::PathBuf {
+    hosts::Hosts::path(None)
+}
+
+/// Whether a file is as the clients want it.
+///
+/// # Errors
+/// What is wrong, for a person.
+pub fn config_check(path: &std::path::Path) -> Result<(), String> {
+    hosts::Hosts::read(Some(path)).map(drop).map_err(|error| error.to_string())
+}
+
 /// The command line, for completions.
 pub fn sshnp_command() -> clap::Command {
     sshnp_cli::command()

@@ -9,7 +9,7 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use super::Persistence;
 
 /// Where the file is looked for when no flag names one.
-const DEFAULT_FILE: &str = "/etc/noports/npp.yaml";
+pub(super) const DEFAULT_FILE: &str = "/etc/noports/npp.yaml";
 
 /// What the file says.
 #[derive(Default, Deserialize)]
@@ -85,5 +85,25 @@ impl<'de> Deserialize<'de> for Names {
         }
 
         deserializer.deserialize_any(ListOrText)
+    }
+}
+
+/// The file with every option in comments.
+pub(super) const DEFAULT: &str = include_str!("config_default.yaml");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An option that is added to the file has to be explained in the default one.
+    #[test]
+    fn the_default_file_names_every_option_and_no_other() {
+        postern_config::parse::<NppConfig>(DEFAULT).unwrap();
+        let every = postern_config::every_option(DEFAULT);
+        postern_config::parse::<NppConfig>(&every).unwrap();
+        let unknown = postern_config::parse::<NppConfig>("x: 1").err().unwrap();
+        for option in unknown.unknown().unwrap().1 {
+            assert!(every.lines().any(|line| line.starts_with(&format!("{option}:"))), "no {option}");
+        }
     }
 }

@@ -78,6 +78,11 @@ impl File {
         }
     }
 
+    /// Where it is when no flag names it.
+    pub(super) fn usual_path() -> PathBuf {
+        std::env::var_os("SRVD_CONFIG").filter(|path| !path.is_empty()).map_or_else(|| USUAL.into(), PathBuf::from)
+    }
+
     #[cfg(test)]
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         postern_config::parse(text).map_err(|error| error.to_string())
@@ -112,4 +117,31 @@ fn names<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<String>, D::Error> 
     }
 
     source.deserialize_any(Names)
+}
+
+/// The file with every option in comments.
+pub(super) const DEFAULT: &str = include_str!("config_default.yaml");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An option that is added to the file has to be explained in the default one.
+    #[test]
+    fn the_default_file_names_every_option_and_no_other() {
+        File::parse(DEFAULT).unwrap();
+        let every = postern_config::every_option(DEFAULT);
+        File::parse(&every).unwrap();
+        let known = |text: &str| {
+            let error = postern_config::parse::<File>(text).err().unwrap();
+            error.unknown().unwrap().1.into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        for section in known("x: 1") {
+            let (_, lines) = every.split_once(&format!("\n{section}:\n")).unwrap_or_else(|| panic!("no {section}"));
+            let lines: Vec<&str> = lines.lines().take_while(|line| line.is_empty() || line.starts_with(' ')).collect();
+            for option in known(&format!("{section}: {{x: 1}}")) {
+                assert!(lines.iter().any(|line| line.starts_with(&format!("  {option}:"))), "no {section}.{option}");
+            }
+        }
+    }
 }

@@ -129,14 +129,25 @@ async fn serve(idle: Duration, detached: bool) -> std::io::Result<ExitCode> {
 fn show(status: &Status, json: bool) {
     if json {
         print(serde_json::to_string(status).unwrap_or_default());
-        return;
+    } else {
+        lines(status).iter().for_each(print);
     }
-    print(format_args!("running since {} s, process {}", status.uptime_seconds, status.pid));
+}
+
+/// What the agent of this user says of itself, for people and as JSON; `None`: there is none.
+pub(crate) fn status() -> Option<(Vec<String>, String)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    let status = runtime.block_on(caller::status()).ok()??;
+    Some((lines(&status), serde_json::to_string(&status).unwrap_or_default()))
+}
+
+fn lines(status: &Status) -> Vec<String> {
+    let mut lines = vec![format!("running since {} s, process {}", status.uptime_seconds, status.pid)];
     if status.ends_in_seconds > 0 {
-        print(format_args!("ends in {} s unless it is asked for something", status.ends_in_seconds));
+        lines.push(format!("ends in {} s unless it is asked for something", status.ends_in_seconds));
     }
-    for session in &status.sessions {
-        print(format_args!(
+    lines.extend(status.sessions.iter().map(|session| {
+        format!(
             "session  {} to {}{}: {}, {} s, {} open, {} bytes out, {} back, {}, {}",
             session.from,
             session.device,
@@ -148,6 +159,7 @@ fn show(status: &Status, json: bool) {
             session.bytes_back,
             session.key_exchange,
             session.cipher
-        ));
-    }
+        )
+    }));
+    lines
 }

@@ -20,5 +20,5 @@ mod wire;
 mod words;
 
 pub(crate) use caller::{AgentStream, Found, Manner, stream};
-pub(crate) use cli::{command, main};
+pub(crate) use cli::{command, main, status};
 pub(crate) use words::Wish;
