@@ -194,7 +194,9 @@ mod tests {
         assert_eq!(unknown.unknown(), Some(("nmaes", vec!["names", "ports"])));
         assert!(unknown.to_string().ends_with("did you mean names?"), "{unknown}");
         assert!(!parse::<Sample>("zebra: 1\n").unwrap_err().to_string().contains("did you mean"));
-        for (one, other, wanted) in [("", "abc", 3), ("abc", "abc", 0), ("permit-open", "permitopen", 1), ("ab", "ba", 2)] {
+        for (one, other, wanted) in
+            [("", "abc", 3), ("abc", "abc", 0), ("permit-open", "permitopen", 1), ("ab", "ba", 2)]
+        {
             assert_eq!(distance(one, other), wanted, "{one} {other}");
         }
     }

@@ -240,10 +240,18 @@ mod tests {
                 "--verbose"
             ]
         );
-        let ours =
-            "access:\n  min-security: sealed\n  permitlisten: [\"8080\", 9000-9010]\n  strict-pins: true\nssh:\n  host-keys: off\nruntime:\n  resume: 60\n";
+        let ours = "access:\n  min-security: sealed\n  permitlisten: [\"8080\", 9000-9010]\n  strict-pins: true\nssh:\n  host-keys: off\nruntime:\n  resume: 60\n";
         let ours = postern_config::parse::<File>(ours).unwrap().flags(Typed::default());
-        assert_eq!(ours, ["--permit-listen=8080,9000-9010", "--min-security=sealed", "--resume=60", "--ssh-host-keys=off", "--strict-pins"]);
+        assert_eq!(
+            ours,
+            [
+                "--permit-listen=8080,9000-9010",
+                "--min-security=sealed",
+                "--resume=60",
+                "--ssh-host-keys=off",
+                "--strict-pins"
+            ]
+        );
         assert!(!flags(Typed { managers: true }).iter().any(|flag| flag.starts_with("--managers")));
     }
 

@@ -151,7 +151,8 @@ impl Reach {
             return Err(no(RefusalCode::TooManyStreams, "the device listens on enough ports for this session"));
         }
         // Policy may have changed its mind in between, and looked at what was listened on before.
-        let still = self.daemon.live.guest(&self.id).is_some_and(|now| self.door(|door| door.may_listen(&now, port)).is_ok());
+        let still =
+            self.daemon.live.guest(&self.id).is_some_and(|now| self.door(|door| door.may_listen(&now, port)).is_ok());
         if !still {
             self.daemon.live.closed(&self.id, port);
             return Err(no(RefusalCode::NotPermitted, "no longer permitted"));

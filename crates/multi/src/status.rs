@@ -143,7 +143,8 @@ fn known() -> Vec<(&'static str, Vec<String>)> {
 /// The last refusals of each journal of this user.
 fn refused() -> Vec<(String, Vec<Json>)> {
     let Some(dir) = state_dir().map(|dir| dir.join("journal")) else { return Vec::new() };
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|end| end == "jsonl"));
     paths.sort();
     let of = |path: &PathBuf| {

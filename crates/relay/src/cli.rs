@@ -178,7 +178,8 @@ pub(crate) fn config_path() -> PathBuf {
 /// Whether a file is as the relay wants it; who it is may still be typed.
 pub(crate) fn config_check(path: &Path) -> Result<(), String> {
     let file = File::find(Some(path))?;
-    let flags = Flags::try_parse_from(["srvd", "-a", "@relay", "-i", "localhost"]).map_err(|error| error.to_string())?;
+    let flags =
+        Flags::try_parse_from(["srvd", "-a", "@relay", "-i", "localhost"]).map_err(|error| error.to_string())?;
     check(flags, file).map(drop).map_err(|why| format!("{}: {why}", path.display()))
 }
 

@@ -294,7 +294,9 @@ impl Denied {
     /// The code of the refusal that a sealed client is sent.
     pub fn code(&self) -> RefusalCode {
         match self {
-            Self::Target { .. } | Self::Policy { .. } | Self::Listen { .. } | Self::Address(_) => RefusalCode::NotPermitted,
+            Self::Target { .. } | Self::Policy { .. } | Self::Listen { .. } | Self::Address(_) => {
+                RefusalCode::NotPermitted
+            }
             Self::Replayed | Self::Live => RefusalCode::Replayed,
             Self::Expired { .. } => RefusalCode::Expired,
             Self::Identity => RefusalCode::Identity,

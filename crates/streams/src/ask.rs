@@ -71,7 +71,8 @@ mod tests {
             assert_eq!(Ask::parse(text), Some(ask));
             assert_eq!(ask.to_string(), text);
         }
-        for bad in ["+", "+listen:", "+listen:0", "+listen:65536", "+listen:+1", "+listen:080", "+back:-1", "+back:a", "+x:1"]
+        for bad in
+            ["+", "+listen:", "+listen:0", "+listen:65536", "+listen:+1", "+listen:080", "+back:-1", "+back:a", "+x:1"]
         {
             assert_eq!(Ask::parse(bad), None, "{bad}");
         }

@@ -45,8 +45,8 @@ use std::process::ExitCode;
 
 use postern_observe::say;
 
-use sshnp_cli::Work;
 pub use names::KnownNames;
+use sshnp_cli::Work;
 pub(crate) use trouble::Trouble;
 
 /// Runs `sshnp` with its arguments, the program name first.

@@ -7,8 +7,8 @@ use postern_session::HostPort;
 use postern_streams::{Ask, Event, RefusalCode, StreamId};
 use tokio::io::{AsyncRead as _, ReadBuf};
 
-use super::way::BROKEN;
 use super::Driver;
+use super::way::BROKEN;
 use crate::sealed::ended::{StreamRefused, Why};
 use crate::sealed::limits::{BATCH, FIRST_BATCH};
 use crate::sealed::meet::{is_refusal, is_whole, refusal};

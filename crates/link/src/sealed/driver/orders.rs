@@ -61,13 +61,7 @@ impl Driver {
         busy
     }
 
-    pub(super) fn open(
-        &mut self,
-        text: &str,
-        io: Option<Box<dyn Io>>,
-        answer: Answer,
-        done: Done,
-    ) -> Option<StreamId> {
+    pub(super) fn open(&mut self, text: &str, io: Option<Box<dyn Io>>, answer: Answer, done: Done) -> Option<StreamId> {
         let Some(stream) = self.streams.open(text) else {
             let _ = answer.send(Err(StreamRefused::TooMany));
             return None;
