@@ -26,7 +26,7 @@ const DEFAULT_PORT: u16 = 64;
 #[command(
     name = "postern server",
     version,
-    after_help = "Exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage.\n\
+    after_help = "Exit status: 0 done, 1 failed (the reason is on stderr), 2 wrong usage.\n\
                   Data goes to stdout, everything else to stderr."
 )]
 struct Args {
