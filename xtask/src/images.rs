@@ -70,6 +70,9 @@ pub(crate) fn run_all(args: &[String]) -> anyhow::Result<ExitCode> {
         say(format_args!("image {}: {:.1} MB", role.tag(), size as f64 / 1e6));
         engine.podman(&["load", "-q", "-i", &image.path.display().to_string()])?;
     }
+    // Those that are not run here are read all the same.
+    Composed::read("device-join", "POSTERN_JOIN=postern1:x\n", dir.path())?;
+    Composed::read("client", "", dir.path())?;
     server(&engine, dir.path())?;
     device(&engine, dir.path())?;
     Ok(ExitCode::SUCCESS)

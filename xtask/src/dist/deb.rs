@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::bail;
 
 use super::archive::{Entry, What, ar, gzip, tar_gz, with_folders};
-use super::files::{copyright, programs, read, write};
+use super::files::{programs, read, write};
 use super::{Artefact, Build, Source};
 
 /// Makes the package in `folder`.
@@ -65,6 +65,9 @@ pub(crate) fn make(source: Source<'_>, folder: &Path) -> anyhow::Result<Artefact
     Ok(Artefact { path, target: source.target.to_owned(), kind: "deb" })
 }
 
+/// What is shown and not installed.
+const EXAMPLES: [(&str, &str); 1] = [("builtin-ssh.conf", "packaging/systemd/builtin-ssh.conf")];
+
 fn contents(source: Source<'_>) -> anyhow::Result<Vec<Entry>> {
     let package = source.build.package();
     let mut entries = programs(source, "usr/bin")?;
@@ -79,8 +82,13 @@ fn contents(source: Source<'_>) -> anyhow::Result<Vec<Entry>> {
         entries.push(Entry::file(&format!("etc/default/{service}"), words));
     }
     let doc = format!("usr/share/doc/{package}");
+    for (name, path) in EXAMPLES {
+        entries.push(Entry::file(&format!("{doc}/examples/{name}"), read(path)?));
+    }
     entries.push(Entry::folder("etc/noports"));
-    entries.push(Entry::file(&format!("{doc}/copyright"), copyright()?));
+    let mut copyright = b"Copyright: the Postern developers. Licensed under MIT or Apache-2.0, as you like. The text of Apache-2.0 is in\n/usr/share/common-licenses/Apache-2.0; that of MIT is:\n\n".to_vec();
+    copyright.extend(read("LICENSE-MIT")?);
+    entries.push(Entry::file(&format!("{doc}/copyright"), copyright));
     let log = format!(
         "{package} ({}) stable; urgency=medium\n\n  * See CHANGELOG.md of the project.\n\n -- The Postern developers <postern@localhost.invalid>  Thu, 01 Jan 1970 00:00:00 +0000\n",
         source.version

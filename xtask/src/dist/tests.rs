@@ -96,6 +96,14 @@ fn units_are_understood_and_locked_up() {
         });
         let path = dir.path().join(format!("{unit}.service"));
         fs::write(&path, there).unwrap();
+        if unit == "sshnpd" {
+            let more = dir.path().join("sshnpd.service.d");
+            fs::create_dir(&more).unwrap();
+            fs::copy(root().join("packaging/systemd/builtin-ssh.conf"), more.join("builtin-ssh.conf")).unwrap();
+            let verify = run(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path));
+            assert!(!text(&verify.stderr).contains("builtin-ssh"), "{}", text(&verify.stderr));
+            fs::remove_dir_all(more).unwrap();
+        }
         let verify = run(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path));
         let complaints = text(&verify.stderr);
         assert!(verify.status.success() && !complaints.contains(unit), "{complaints}");
