@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use postern_crypto::{AesKey, AtKeys, CryptoError, Iv, RsaPrivateKey, RsaPublicKey};
 use postern_proto::verb::{Enroll, EnrollOperation, EnrollParams, Keys, Lookup};
-use postern_proto::{AtKey, AtSign, Detail, ErrorCode, Request, Uuid};
+use postern_proto::{AtKey, AtSign, Detail, ErrorCode, Request, SigningKeyName, Uuid};
 use serde_json::Value as Json;
 use zeroize::Zeroizing;
 
@@ -33,9 +33,11 @@ pub struct EnrollmentRequest {
 pub enum Decision {
     /// Nothing yet.
     Pending,
-    /// The server does not take our key: some say this of a request that waits; of one that was approved it means that
-    /// another key than ours is kept for it.
-    KeyRefused,
+    /// The server does not take our key: some say this of a request that waits.
+    KeyRefused {
+        /// It is approved, and the server publishes another key than ours for it.
+        replaced: bool,
+    },
     /// The atSign's keys.
     Approved(Box<AtKeys>),
 }
@@ -149,7 +151,7 @@ impl PendingEnrollment {
     pub async fn poll(&self) -> Result<Option<AtKeys>, ClientError> {
         match self.look().await? {
             Decision::Approved(keys) => Ok(Some(*keys)),
-            Decision::Pending | Decision::KeyRefused => Ok(None),
+            Decision::Pending | Decision::KeyRefused { .. } => Ok(None),
         }
     }
 
@@ -165,7 +167,9 @@ impl PendingEnrollment {
             Ok(_) => {}
             Err(ClientError::Server(error)) => match error.code {
                 Some(ErrorCode::EnrollmentPending) => return Ok(Decision::Pending),
-                Some(ErrorCode::Authentication) => return Ok(Decision::KeyRefused),
+                Some(ErrorCode::Authentication) => {
+                    return Ok(Decision::KeyRefused { replaced: self.is_replaced().await.unwrap_or_default() });
+                }
                 _ => return Err(ClientError::Server(error)),
             },
             Err(error) => return Err(error),
@@ -190,6 +194,17 @@ impl PendingEnrollment {
         open()
             .map(|keys| Decision::Approved(Box::new(keys)))
             .map_err(|_| ClientError::Crypto("the keys that the approver handed over"))
+    }
+
+    /// Whether another key than ours is published for this very enrolment. Servers that publish none tell nothing.
+    async fn is_replaced(&self) -> Result<bool, ClientError> {
+        let Some(name) = SigningKeyName::new(Some(self.id.as_str()), &self.at_sign) else { return Ok(false) };
+        let (mut wire, _) = Wire::challenged(&self.settings, &self.at_sign, None, LOGIN).await?;
+        let (name, owner) = (name.record(), self.at_sign.clone());
+        let lookup = Lookup { bypass_cache: false, detail: Detail::Value, name, owner };
+        let published = wire.ask(&Request::Lookup(lookup)).await?;
+        let ours = self.pkam.public_key().map_err(|_| ClientError::Crypto("our key"))?.to_base64();
+        Ok(published != ours)
     }
 
     /// `keys:get` and its key opened.

@@ -2,10 +2,12 @@
 //! for listening sockets from start to end.
 
 pub mod caller;
+pub mod cast;
 mod clock;
 pub mod enrolment;
 pub mod liar;
 mod matrix;
+pub mod meddler;
 mod own_tools;
 
 use std::net::SocketAddr;

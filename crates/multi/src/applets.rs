@@ -79,6 +79,22 @@ const APPLETS: &[Applet] = &[
     },
     #[cfg(feature = "device")]
     Applet { name: "sshnpd", what: "the device daemon", main: postern_device::main, command: postern_device::command },
+    #[cfg(feature = "invite")]
+    Applet {
+        name: "invite",
+        what: "print a line with which a machine joins as a device",
+        main: postern_join::invite_main,
+        command: postern_join::invite_command,
+    },
+    #[cfg(feature = "join")]
+    Applet {
+        name: "join",
+        what: "become the device that an invitation speaks of",
+        main: postern_join::join_main,
+        command: postern_join::join_command,
+    },
+    #[cfg(feature = "join")]
+    Applet { name: "leave", what: "undo join", main: postern_join::leave_main, command: postern_join::leave_command },
     #[cfg(feature = "activate")]
     Applet {
         name: "at_activate",

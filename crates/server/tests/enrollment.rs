@@ -261,6 +261,21 @@ fn ones_own_revocation_wants_force() {
     other.expect_end();
 }
 
+/// A device that is given away takes its key back by itself, and can do that to nobody else.
+#[test]
+fn who_manages_nothing_may_still_leave() {
+    let house = House::new();
+    let id = house.enrolled("pi", &json!({"sshnp": "rw"}));
+    let other = house.enrolled("other", &json!({"sshnp": "rw"}));
+    let mut device = house.login(&id);
+    assert!(device.reply(&on("revoke", &other)).starts_with("error:AT0009-"));
+    assert!(device.reply(&on("deny", &id)).starts_with("error:AT0009-"));
+    assert!(device.reply(&on("revoke", &id)).starts_with("error:AT0031-"));
+    let reply = data(&device.reply(&format!("enroll:revoke:force:{{\"enrollmentId\":\"{id}\"}}")));
+    assert_eq!(reply["status"].as_str(), Some("revoked"));
+    device.expect_end();
+}
+
 /// The first device's key is the legacy key too: whoever loses the laptop must be able to close both doors.
 #[test]
 fn a_revoked_first_device_is_out_in_the_legacy_form_too() {

@@ -102,6 +102,10 @@ impl Call<'_> {
 
 /// Who may decide on `kept`: who manages enrolments and could have granted this one.
 fn may_decide(me: &Authority, kept: &Kept, operation: EnrollOperation) -> Result<(), ProtocolError> {
+    // A device that leaves gives up its own key; that takes no right over others.
+    if me.enrollment_id() == Some(&kept.id) && operation == EnrollOperation::Revoke {
+        return Ok(());
+    }
     if !me.manages() {
         let id = me.enrollment_id().map(Uuid::as_str).unwrap_or_default();
         let text =
