@@ -3,6 +3,8 @@
 //! A reader says what is wrong with line and column, and refuses names it does not know (when the type does), names given
 //! twice, and files without end. Which flag beats which line is the business of each program.
 
+mod tree;
+
 use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -35,7 +37,7 @@ pub enum ConfigError {
 pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, BadConfig> {
     let is_blank = |line: &str| matches!(line.trim_start().chars().next(), None | Some('#'));
     let text = if text.lines().all(is_blank) { "{}" } else { text };
-    serde_saphyr::from_str(text).map_err(|error| BadConfig(error.to_string()))
+    tree::parse(text).map_err(|fault| BadConfig(fault.explain(text)))
 }
 
 /// Reads a YAML file; `None` when there is no file of that name.
