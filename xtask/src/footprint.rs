@@ -22,7 +22,7 @@ session, beside what is promised. Fails above it. --quick takes the build that i
 client, instead of the development build.";
 
 /// The device build in a gateway's flash. The smallest gateways have 16 MB for everything, firmware included.
-const DEVICE_BYTES: u64 = 3_000_000;
+pub(crate) const DEVICE_BYTES: u64 = 3_000_000;
 /// Resident memory of the idle daemon, in KiB: 6 MB of a machine that has 64 or 128.
 const IDLE_KIB: u64 = 6_000_000 / 1024;
 /// Resident memory of one session more, in KiB: a TLS connection at each end, and its buffers.

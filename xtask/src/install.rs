@@ -92,7 +92,7 @@ pub(crate) fn is_there(program: &str) -> bool {
 }
 
 /// `env` as root, for the program that follows.
-fn apt() -> anyhow::Result<Command> {
+pub(crate) fn apt() -> anyhow::Result<Command> {
     let id = Command::new("id").arg("-u").output()?;
     let is_root = id.stdout.trim_ascii() == b"0";
     let mut command = if is_root {

@@ -11,6 +11,7 @@ mod images;
 mod install;
 mod interop;
 mod python;
+mod release;
 mod small;
 mod steps;
 mod test;
@@ -29,6 +30,7 @@ cargo xtask interop [ARGS...]        published programs of others against ours; 
 cargo xtask bench [ARGS...]          the figures, and the rivals beside them
 cargo xtask idle [--minutes N]       what an idle device costs: bytes on its wire, by kind, and the month's sum
 cargo xtask footprint [--quick]      size and memory of the device build, beside what is promised
+cargo xtask dist [ARGS...]           static builds, packages, checksums, bills of materials; --help says more
 cargo xtask package ARGS...          packages and images of a binary that is built; --help says more
 cargo xtask images [--binary FILE]   the images in real containers, and a session through one that ends on the host
 cargo xtask arrows                   which crate may use which
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         "idle" => idle::run(rest),
         "footprint" => footprint::run(rest),
         "images" => images::run_all(rest),
+        "dist" => release::run(rest),
         "package" => dist::package(rest),
         "arrows" => arrows::run(),
         "fuzz" => fuzz::run(rest),

@@ -1,0 +1,35 @@
+//! One real session with a daemon of another machine: emulated there, everything else of this machine.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use postern_testkit::{Options, World, say};
+
+use super::Target;
+use super::tools::Tools;
+
+/// Runs `sshnp ... uname` through it; returns how it was run.
+pub(super) fn run(tools: &Tools, target: &Target, binary: &Path, postern: &Path) -> anyhow::Result<String> {
+    let mut program = Vec::new();
+    if !target.is_native() {
+        let (name, words) = target.emulator.split_first().context("the table names an emulator for each machine")?;
+        program.push(tools.emulator(name).display().to_string());
+        program.extend(words.iter().map(|word| (*word).to_owned()));
+    }
+    let how = if target.is_native() { "natively".to_owned() } else { format!("under {}", target.emulator.join(" ")) };
+    program.push(binary.display().to_string());
+    say(format_args!("one session with the daemon for {}, {how}", target.name));
+    let options = Options { binary: Some(postern.to_owned()), device_program: program, ..Options::default() };
+    let world = World::start(options)?;
+    let output = world.on_device(&["uname", "-a"])?;
+    let here = Command::new("uname").arg("-a").output()?.stdout;
+    ensure!(
+        output.status.success() && output.stdout == here,
+        "the session failed: {}\n{}\n{}",
+        output.status,
+        output.stderr,
+        world.last_words()
+    );
+    Ok(format!("one session, {how}, {:.1} s", output.took.as_secs_f64()))
+}

@@ -1,0 +1,95 @@
+//! Compilers and emulators for other machines, in a folder of our own: the system stays as it is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+use postern_testkit::say;
+
+use crate::install;
+use crate::python;
+use crate::steps::{root, run};
+
+/// Debian's packages: a compiler, the sources of its standard library (there is none ready for these machines), emulators.
+const PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "qemu-user-static"];
+/// Says which packages were unpacked; written last.
+const STAMP: &str = "packages.txt";
+
+/// Where they lie.
+pub(super) struct Tools {
+    dir: PathBuf,
+}
+
+impl Tools {
+    /// Fetches and unpacks what is missing; the first time takes a minute, and 2 GB.
+    ///
+    /// # Errors
+    /// This machine has no apt, or lacks its packages.
+    pub(super) fn ready() -> anyhow::Result<Self> {
+        let dir = root().join("target/tools");
+        python::environments(&root().join("xtask/requirements"), &dir)?;
+        unpack(&dir.join("debian"))
+            .context("building for other machines needs Debian's packages, of release 12 or later")?;
+        Ok(Self { dir })
+    }
+
+    /// Root of what Debian's packages brought.
+    pub(super) fn debian(&self) -> PathBuf {
+        self.dir.join("debian")
+    }
+
+    /// `cargo zigbuild` with that compiler: zig is C compiler and linker for every machine.
+    pub(super) fn zigbuild(&self) -> Command {
+        let (zig, debian) = (self.dir.join("zig/bin"), self.debian());
+        let mut command = Command::new(zig.join("cargo-zigbuild"));
+        command.arg("zigbuild").current_dir(root());
+        // Of the cargo that runs us; it would lead back to the other compiler.
+        for name in
+            ["CARGO", "RUSTC", "RUSTFLAGS", "RUSTUP_TOOLCHAIN", "RUSTUP_HOME", "CARGO_MANIFEST_DIR", "CARGO_TARGET_DIR"]
+        {
+            command.env_remove(name);
+        }
+        let path = [zig.as_path(), &debian.join("usr/bin"), Path::new("/usr/bin"), Path::new("/bin")];
+        command.env("PATH", path.map(|dir| dir.display().to_string()).join(":"));
+        command.env("LD_LIBRARY_PATH", debian.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH)));
+        // Debian's compiler is a stable one; building the standard library is not a stable function.
+        command.env("RUSTC_BOOTSTRAP", "1");
+        command.env("ZIG_GLOBAL_CACHE_DIR", self.dir.join("cache/zig")).env("XDG_CACHE_HOME", self.dir.join("cache"));
+        command
+    }
+
+    /// An emulator of another machine's processor.
+    pub(super) fn emulator(&self, name: &str) -> PathBuf {
+        self.debian().join("usr/bin").join(name)
+    }
+}
+
+fn unpack(dir: &Path) -> anyhow::Result<()> {
+    let wanted = PACKAGES.join("\n");
+    if fs::read_to_string(dir.join(STAMP)).is_ok_and(|unpacked| unpacked == wanted) {
+        return Ok(());
+    }
+    if !install::is_there("apt-get") || !install::is_there("dpkg") {
+        bail!("this machine has no apt");
+    }
+    say(format_args!("fetching into {} with apt-get: {}", dir.display(), PACKAGES.join(" ")));
+    let archives = dir.join("archives");
+    fs::create_dir_all(archives.join("partial"))?;
+    run(install::apt()?.args(["apt-get", "-q", "update"]))?;
+    // Only fetched: what they need and the system has is taken from the system.
+    let mut fetch = install::apt()?;
+    fetch.args(["apt-get", "-q", "install", "-y", "--no-install-recommends", "--download-only", "--reinstall"]);
+    fetch.arg("-o").arg(format!("Dir::Cache::archives={}/", archives.display()));
+    fetch.args(["-o", "Debug::NoLocking=1"]).args(PACKAGES);
+    run(&mut fetch)?;
+    for entry in fs::read_dir(&archives)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            run(Command::new("dpkg").arg("-x").arg(&path).arg(dir))?;
+        }
+    }
+    fs::remove_dir_all(&archives)?;
+    fs::write(dir.join(STAMP), wanted)?;
+    Ok(())
+}
