@@ -71,10 +71,10 @@ pub(crate) fn run_all(args: &[String]) -> anyhow::Result<ExitCode> {
         engine.podman(&["load", "-q", "-i", &image.path.display().to_string()])?;
     }
     // Those that are not run here are read all the same.
-    Composed::read("device-join", "POSTERN_JOIN=postern1:x\n", dir.path())?;
     Composed::read("client", "", dir.path())?;
     server(&engine, dir.path())?;
     device(&engine, dir.path())?;
+    joined(&engine, dir.path())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -86,14 +86,7 @@ fn device(engine: &Engine, dir: &Path) -> anyhow::Result<()> {
     fs::create_dir(&keys)?;
     fs::copy(world.ca_file(), keys.join("ca.pem"))?;
     fs::set_permissions(keys.join("ca.pem"), fs::Permissions::from_mode(0o644))?;
-    // The host keys of this ssh server, which is not the machine's usual one.
-    for file in fs::read_dir(world.dir())?.flatten() {
-        let name = file.file_name().to_string_lossy().into_owned();
-        if name.starts_with("ssh_host_") && name.ends_with(".pub") {
-            fs::copy(file.path(), keys.join(&name))?;
-            fs::set_permissions(keys.join(name), fs::Permissions::from_mode(0o644))?;
-        }
-    }
+    host_keys(&world, &keys)?;
     chown(&keys, Some(1024), Some(1024))?;
     let port = world.ssh_port();
     let env = format!(
@@ -113,8 +106,56 @@ fn device(engine: &Engine, dir: &Path) -> anyhow::Result<()> {
     let mut daemon = Process::start(engine.service(&file, "sshnpd", "sshnpd")?)?;
     daemon.wait_for_line(PATIENCE, |line| line.contains("monitor started"))?;
     engine.podman(&["healthcheck", "run", "sshnpd"]).context("the health check of the daemon")?;
+    ends_on_the_host(engine, &world, "@pi")?;
+    engine.stops("sshnpd", daemon)
+}
+
+/// The device's compose file for invitations: joins, is reached, and after a restart it knows that it has joined.
+fn joined(engine: &Engine, dir: &Path) -> anyhow::Result<()> {
+    let world = World::start(Options { own_daemon: false, ..Options::default() })?;
+    let keys = dir.join("joined");
+    fs::create_dir(&keys)?;
+    host_keys(&world, &keys)?;
+    chown(&keys, Some(1024), Some(1024))?;
+    let mut invite = world.postern(World::CLIENT);
+    invite.args(["invite", "gw-17", "--wait", "-f", World::CLIENT, "-t", World::DEVICE, "-r", &world.root()]);
+    invite.arg("--device-keys").arg(world.key_file(World::DEVICE));
+    let mut invite = Process::start(invite)?;
+    let line = invite.wait_for_stdout(PATIENCE, |text| text.ends_with('\n'))?;
+    let env = format!(
+        "POSTERN_JOIN={}\nKEYS_FOLDER={}\nJOIN_FLAGS=--sshd-port {} --ssh-host-keys /atsign/.atsign/keys\n",
+        line.trim(),
+        keys.display(),
+        world.ssh_port()
+    );
+    let file = Composed::read("device-join", &env, dir)?;
+    for turn in ["joined", "started again, and knew that it has joined"] {
+        let mut daemon = Process::start(engine.service(&file, "sshnpd", "joined")?)?;
+        daemon.wait_for_line(PATIENCE, |line| line.contains("monitor started"))?;
+        engine.podman(&["healthcheck", "run", "joined"]).context("the health check of the daemon")?;
+        ends_on_the_host(engine, &world, World::DEVICE)?;
+        engine.stops("joined", daemon)?;
+        say(format_args!("device-join.yaml: {turn}"));
+    }
+    invite.wait(PATIENCE * 10)?.success().map(drop).context("the inviter")
+}
+
+/// The host keys of this ssh server, which is not the machine's usual one.
+fn host_keys(world: &World, to: &Path) -> anyhow::Result<()> {
+    for file in fs::read_dir(world.dir())?.flatten() {
+        let name = file.file_name().to_string_lossy().into_owned();
+        if name.starts_with("ssh_host_") && name.ends_with(".pub") {
+            fs::copy(file.path(), to.join(&name))?;
+            fs::set_permissions(to.join(name), fs::Permissions::from_mode(0o644))?;
+        }
+    }
+    Ok(())
+}
+
+/// A session to the device in the container is in the host's name space, and not in the container's.
+fn ends_on_the_host(engine: &Engine, world: &World, at_sign: &str) -> anyhow::Result<()> {
     let mut command = world.postern(World::CLIENT);
-    command.args(["sshnp", "-f", World::CLIENT, "-t", "@pi", "-d", "gw-17", "-r", World::RELAY, "-k"]);
+    command.args(["sshnp", "-f", World::CLIENT, "-t", at_sign, "-d", "gw-17", "-r", World::RELAY, "-k"]);
     command.arg(world.key_file(World::CLIENT)).args(["--root-domain", &world.root()]).arg("-i").arg(world.identity());
     command.args(["-u", &postern_testkit::user_name()]);
     for option in world.ssh_options() {
@@ -123,13 +164,12 @@ fn device(engine: &Engine, dir: &Path) -> anyhow::Result<()> {
     command.args(["--", "readlink", "/proc/self/ns/mnt"]);
     let there = run(command, PATIENCE)?.success()?.text();
     let here = fs::read_link("/proc/self/ns/mnt")?.display().to_string();
-    let inside = fs::read_link(format!("/proc/{}/ns/mnt", engine.pid_of("sshnpd")?))?.display().to_string();
+    let name = if at_sign == World::DEVICE { "joined" } else { "sshnpd" };
+    let inside = fs::read_link(format!("/proc/{}/ns/mnt", engine.pid_of(name)?))?.display().to_string();
     ensure!(there == here, "the session ended in {there}; the host is {here}");
     ensure!(inside != here, "the container is the host");
-    say(format_args!(
-        "device.yaml: the session ended on the host ({there}), the container is another place ({inside})"
-    ));
-    engine.stops("sshnpd", daemon)
+    say(format_args!("the session ended on the host ({there}), the container is another place ({inside})"));
+    Ok(())
 }
 
 /// The server's compose file: its health, an atSign, its end.
