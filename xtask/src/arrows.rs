@@ -19,7 +19,8 @@ const PURE: [&str; 2] = ["words", "minds"];
 /// What thinking does without.
 const HANDS_OF_OTHERS: [&str; 6] = ["tokio", "mio", "socket2", "rustls", "rustix", "rusqlite"];
 /// Arrows within a floor: who, whom.
-const SIDEWAYS: [(&str, &str); 12] = [
+const SIDEWAYS: [(&str, &str); 13] = [
+    ("sshd", "net"),
     ("store-sqlite", "store"),
     ("client", "net"),
     ("link", "net"),
@@ -57,8 +58,13 @@ const NEVER: [(&str, &str); 16] = [
     ("proto", "crypto"),
 ];
 /// Libraries that only these crates name.
-const OWNERS: [(&str, &[&str]); 4] =
-    [("aws-lc-rs", &["crypto"]), ("rustls", &["net", "seal"]), ("tokio-rustls", &["net"]), ("rcgen", &["net", "seal"])];
+const OWNERS: [(&str, &[&str]); 5] = [
+    ("aws-lc-rs", &["crypto"]),
+    ("rustls", &["net", "seal"]),
+    ("tokio-rustls", &["net"]),
+    ("rcgen", &["net", "seal"]),
+    ("russh", &["sshd"]),
+];
 /// Who thinks with what hands are for: TLS by bytes needs no socket.
 const THINKS_WITH: [(&str, &str); 1] = [("seal", "rustls")];
 /// Prefix of our packages.

@@ -14,33 +14,53 @@ use crate::steps::build_postern;
 /// Exit status of a program ended by Ctrl-C, as shells have it.
 const INTERRUPTED: i32 = 130;
 
+/// What a person may want of it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct How {
+    /// Show how the session is sealed.
+    verbose: bool,
+    /// The daemon's built-in ssh server; no sshd is needed.
+    builtin_ssh: bool,
+}
+
 /// Opens a shell on the device, or runs the words after `--` there and passes their status on. `--verbose` shows how the
-/// session is sealed, and what was waited for.
+/// session is sealed, and what was waited for; `--builtin-ssh` needs no sshd.
 pub(crate) fn run(args: &[String]) -> anyhow::Result<ExitCode> {
-    let (verbose, rest) = match args.split_first() {
-        Some((flag, rest)) if flag == "--verbose" => (true, rest),
-        _ => (false, args),
-    };
+    let mut how = How::default();
+    let mut rest = args;
+    while let Some((flag, more)) = rest.split_first() {
+        match flag.as_str() {
+            "--verbose" => how.verbose = true,
+            "--builtin-ssh" => how.builtin_ssh = true,
+            _ => break,
+        }
+        rest = more;
+    }
     let words = match rest.split_first() {
         None => &[],
         Some((dashes, words)) if dashes == "--" => words,
-        Some(_) => bail!("cargo xtask demo [--verbose] [-- COMMAND...]"),
+        Some(_) => bail!("cargo xtask demo [--builtin-ssh] [--verbose] [-- COMMAND...]"),
     };
-    install::install(&install::FOR_DEMO)?;
+    if how.builtin_ssh {
+        install::install(&install::FOR_BUILTIN_DEMO)?;
+    } else {
+        install::install(&install::FOR_DEMO)?;
+    }
     if std::env::var_os("POSTERN_BIN").is_some() {
-        return session(&postern_bin()?, verbose, words);
+        return session(&postern_bin()?, how, words);
     }
     say(format_args!("building postern (the first time takes minutes)"));
     // The development build: it shares its parts with the tests, and is quick enough for a person.
-    session(&build_postern(&["--quiet", "-p", "postern"])?, verbose, words)
+    session(&build_postern(&["--quiet", "-p", "postern"])?, how, words)
 }
 
 /// The demo with a `postern` that is already built.
-pub(crate) fn session(postern: &std::path::Path, verbose: bool, words: &[String]) -> anyhow::Result<ExitCode> {
+pub(crate) fn session(postern: &std::path::Path, how: How, words: &[String]) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let options = Options {
         binary: Some(postern.to_owned()),
         authorize_client: false,
+        builtin_ssh: how.builtin_ssh,
         progress: |line| say(format_args!("  {line}")),
         ..Options::default()
     };
@@ -57,9 +77,11 @@ pub(crate) fn session(postern: &std::path::Path, verbose: bool, words: &[String]
     });
     say(format_args!("ready after {:.1} s; going in by\n", start.elapsed().as_secs_f64()));
     let mut command = world.sshnp();
-    // The client's ssh key is not on the device yet; the daemon takes it from its manager.
-    command.arg("-s");
-    if verbose {
+    if !how.builtin_ssh {
+        // The client's ssh key is not on the device yet; the daemon takes it from its manager.
+        command.arg("-s");
+    }
+    if how.verbose {
         command.arg("--verbose");
     }
     if !words.is_empty() {
@@ -68,7 +90,8 @@ pub(crate) fn session(postern: &std::path::Path, verbose: bool, words: &[String]
     }
     say_command(&command);
     if words.is_empty() {
-        say(format_args!("(this shell is on the device, in its own sshd; `exit` comes back and tidies up)\n"));
+        let server = if how.builtin_ssh { "in the daemon's own ssh server" } else { "in its own sshd" };
+        say(format_args!("(this shell is on the device, {server}; `exit` comes back and tidies up)\n"));
     }
     let status = command.status().context("cannot run sshnp")?;
     drop(world);

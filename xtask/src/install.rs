@@ -21,6 +21,9 @@ pub(crate) const FOR_DEMO: [Need; 4] = [
     ("setpriv", "util-linux"),
 ];
 
+/// The same with the ssh server inside the daemon: the person's own ssh is enough.
+pub(crate) const FOR_BUILTIN_DEMO: [Need; 2] = [("ssh", "openssh-client"), ("ssh-keygen", "openssh-client")];
+
 /// For the tests: also namespaces, address translation, a terminal, and what people use over ssh.
 pub(crate) const FOR_TESTS: [Need; 12] = [
     ("sshd", "openssh-server"),

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use postern_testkit::say;
 
 const USAGE: &str = "\
-cargo xtask demo [--verbose] [-- COMMAND...]
+cargo xtask demo [--builtin-ssh] [--verbose] [-- COMMAND...]
                                      a device without an open port on this machine, and an ssh session into it
 cargo xtask test                     everything CI runs
 cargo xtask install                  what the tests need and this machine lacks

@@ -31,15 +31,17 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<ExitCode> {
         run_program(cargo().args(["test", "--quiet", "--workspace", "--doc"]))
     })?;
     steps.step("demo", || {
-        // Not `current_exe`: the builds above may have put a new xtask in the place of the one that runs.
-        let mut demo = std::process::Command::new("/proc/self/exe");
-        demo.env("POSTERN_BIN", &postern);
-        let output = demo.args(["demo", "--verbose", "--", "sh", "-c", "echo inside; exit 7"]).output()?;
-        let told = String::from_utf8_lossy(&output.stderr);
-        say(format_args!("{told}"));
-        ensure!(told.contains("sealed session: X25519MLKEM768, TLS13_"), "the session was not sealed");
-        ensure!(output.stdout == b"inside\n", "it printed {:?}", String::from_utf8_lossy(&output.stdout));
-        ensure!(output.status.code() == Some(7), "it ended with {}", output.status);
+        for more in [&[][..], &["--builtin-ssh"]] {
+            // Not `current_exe`: the builds above may have put a new xtask in the place of the one that runs.
+            let mut demo = std::process::Command::new("/proc/self/exe");
+            demo.env("POSTERN_BIN", &postern).args(["demo", "--verbose"]).args(more);
+            let output = demo.args(["--", "sh", "-c", "echo inside; exit 7"]).output()?;
+            let told = String::from_utf8_lossy(&output.stderr);
+            say(format_args!("{told}"));
+            ensure!(told.contains("sealed session: X25519MLKEM768, TLS13_"), "the session was not sealed");
+            ensure!(output.stdout == b"inside\n", "it printed {:?}", String::from_utf8_lossy(&output.stdout));
+            ensure!(output.status.code() == Some(7), "it ended with {}", output.status);
+        }
         Ok(())
     })?;
     steps.say_times();

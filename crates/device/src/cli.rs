@@ -16,6 +16,7 @@ use postern_session::{DeviceName, Dialect, PermitListen, PermitOpen, parse_span}
 use crate::config_file::{self, Typed};
 use crate::host_keys::HostKeySource;
 use crate::managers::Manager;
+use crate::ssh_users::SshUsers;
 
 /// Waits for a client's signed request and dials out to the relay; listens on nothing.
 ///
@@ -73,6 +74,14 @@ struct Flags {
     /// Port of the ssh server on this device.
     #[arg(long, default_value_t = 22, value_parser = clap::value_parser!(u16).range(1..))]
     local_sshd_port: u16,
+    /// Which ssh server answers on that port: system (that of this device) or builtin (one inside the daemon, which listens
+    /// on nothing, wants no keys and takes sealed sessions alone).
+    #[arg(long, default_value = "system", value_name = "WHICH")]
+    ssh_server: SshServer,
+    /// As whom a client may log in at the built-in ssh server: "@bob=pi,root"; once for each client [default: managers as the
+    /// daemon's own user].
+    #[arg(long, value_name = "@CLIENT=USERS")]
+    ssh_users: Vec<String>,
     /// Options in front of keys that are added to authorized_keys.
     #[arg(short = 'S', long, default_value = "")]
     sshpublickey_permissions: String,
@@ -151,6 +160,15 @@ pub(crate) enum MinSecurity {
     Sealed,
 }
 
+/// Which ssh server answers on the ssh port of this device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum SshServer {
+    /// What runs there.
+    System,
+    /// The daemon itself, without a socket.
+    Builtin,
+}
+
 /// What the daemon is to do.
 pub(crate) struct Config {
     pub(crate) at_sign: AtSign,
@@ -170,6 +188,11 @@ pub(crate) struct Config {
     pub(crate) hide: bool,
     pub(crate) root: ServerAddress,
     pub(crate) sshd_port: u16,
+    #[cfg(feature = "sshd")]
+    pub(crate) ssh_server: SshServer,
+    /// As whom clients may log in at the built-in ssh server.
+    #[cfg(feature = "sshd")]
+    pub(crate) ssh_users: SshUsers,
     pub(crate) permit_open: PermitOpen,
     pub(crate) permit_listen: PermitListen,
     pub(crate) keep_alive: Duration,
@@ -265,6 +288,16 @@ fn check(flags: Flags) -> Result<Config, String> {
     if flags.no_strict {
         say("[WARN] --no-strict has no meaning: the signatures of requests are always checked");
     }
+    let ssh_users = SshUsers::parse(&flags.ssh_users).map_err(|why| format!("--ssh-users {why}"))?;
+    match flags.ssh_server {
+        SshServer::Builtin if cfg!(not(feature = "sshd")) => {
+            return Err("--ssh-server builtin: this small build has none; take the full one".into());
+        }
+        SshServer::System if !ssh_users.is_empty() => {
+            return Err("--ssh-users is for the built-in ssh server: add --ssh-server builtin".into());
+        }
+        _ => {}
+    }
     let text = |error: &dyn std::fmt::Display| error.to_string();
     Ok(Config {
         at_sign: at_sign(flags.at_sign.as_deref().ok_or("name the atSign of this device with -a")?)?,
@@ -281,6 +314,10 @@ fn check(flags: Flags) -> Result<Config, String> {
         hide: flags.hide,
         root: parse_root(&flags.root_domain).map_err(|e| text(&e))?,
         sshd_port: flags.local_sshd_port,
+        #[cfg(feature = "sshd")]
+        ssh_server: flags.ssh_server,
+        #[cfg(feature = "sshd")]
+        ssh_users,
         permit_open: match (&flags.permit_open, &policy) {
             (Some(list), _) => PermitOpen::parse(list).map_err(|e| format!("--permit-open: {e}"))?,
             (None, Some(_)) => PermitOpen::anything(),

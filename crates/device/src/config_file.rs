@@ -1,5 +1,6 @@
 //! `sshnpd.yaml`: the daemon's options in a file, for packages and services. What is typed beats what is written.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -72,8 +73,10 @@ struct Ssh {
     publickey_permissions: Option<String>,
     ephemeral_permissions: Option<String>,
     algorithm: Option<String>,
-    /// Ours alone.
+    /// Ours alone, as what follows.
     host_keys: Option<String>,
+    server: Option<String>,
+    users: BTreeMap<String, Vec<String>>,
 }
 
 /// How it runs.
@@ -176,6 +179,10 @@ impl File {
         value("min-security", access.min_security);
         value("resume", runtime.resume.map(|seconds| seconds.to_string()));
         value("ssh-host-keys", ssh.host_keys);
+        value("ssh-server", ssh.server);
+        for (client, users) in ssh.users {
+            value("ssh-users", Some(format!("{client}={}", users.join(","))));
+        }
         value("device", device.name);
         value("device-group", device.group);
         value("ssh-client", ssh.ssh_client);
@@ -252,6 +259,9 @@ mod tests {
                 "--strict-pins"
             ]
         );
+        let ssh = "ssh:\n  server: builtin\n  users:\n    \"@a\": [root, pi]\n    \"@b\": [pi]\n";
+        let ssh = postern_config::parse::<File>(ssh).unwrap().flags(Typed::default());
+        assert_eq!(ssh, ["--ssh-server=builtin", "--ssh-users=@a=root,pi", "--ssh-users=@b=pi"]);
         assert!(!flags(Typed { managers: true }).iter().any(|flag| flag.starts_with("--managers")));
     }
 

@@ -15,12 +15,15 @@ use postern_observe::say;
 use postern_proto::verb::Noop;
 use postern_proto::{Notification, Request, SigningKeyName};
 use postern_rendezvous::hints::{LATENCY_REQUEST, LATENCY_RESPONSE, RelayMap};
-use postern_session::{Dialect, Door, Guest, NAMESPACE, SshPublicKey};
+use postern_session::{Dialect, Door, Guest, HostPort, NAMESPACE, SshPublicKey};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::authorized_keys::{self, Added};
+use crate::builtin_ssh::BuiltinSsh;
 use crate::cli::Config;
+#[cfg(feature = "sshd")]
+use crate::cli::SshServer;
 use crate::limits::{DRAIN, FIRST_RECORDS, POLICY_HEARTBEAT, REPLY_LIFE, REPUBLISH, REQUESTS, SESSIONS};
 use crate::live::Live;
 use crate::managers::Managers;
@@ -47,6 +50,8 @@ pub(crate) struct Daemon {
     pub(crate) known: KnownKeys,
     /// Host keys of our ssh server, as they were last read.
     pub(crate) host_keys: Mutex<Arc<[SshPublicKey]>>,
+    /// The ssh server inside, where one is asked for.
+    pub(crate) builtin_ssh: Option<BuiltinSsh>,
     /// Refusals of this minute to people whose requests are not believed.
     pub(crate) doubts: Mutex<(Instant, u32)>,
     /// Relays that are dialled before it is known who asks.
@@ -65,6 +70,8 @@ pub(crate) enum DaemonError {
     Trust(TlsError),
     Login(ClientError),
     Signals(std::io::Error),
+    #[cfg(feature = "sshd")]
+    HostKey(postern_sshd::HostKeyError),
 }
 
 /// What a notification asks for, by the first part of its key.
@@ -96,6 +103,13 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
     let identity = identity(&config.at_sign, config.key_file.as_deref()).map_err(DaemonError::Start)?;
     let places = Places::of_user();
     let own = OwnIdentity::load(&places, &identity, Some(&config.device)).map_err(DaemonError::Own)?;
+    #[cfg(feature = "sshd")]
+    let builtin_ssh = match config.ssh_server {
+        SshServer::Builtin => Some(BuiltinSsh::start(&config, &places).map_err(DaemonError::HostKey)?),
+        SshServer::System => None,
+    };
+    #[cfg(not(feature = "sshd"))]
+    let builtin_ssh = None;
     let stop = signals::shutdown_token().map_err(DaemonError::Signals)?;
     let hangups = signals::Hangups::listen().map_err(DaemonError::Signals)?;
     let tasks = Tasks::under(&stop);
@@ -127,6 +141,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         own: Arc::new(own),
         known: KnownKeys::new(places, config.strict_pins),
         host_keys: Mutex::new(Arc::default()),
+        builtin_ssh,
         doubts: Mutex::new((Instant::now(), 0)),
         usual: UsualRelays::default(),
         live: Arc::default(),
@@ -189,6 +204,12 @@ impl Daemon {
     fn tell_manager(&self, guests: usize) {
         let Config { device, at_sign, .. } = &self.config;
         ready::notify_status(&format!("{device}{at_sign} waits for requests; sessions: {guests}"));
+    }
+
+    /// Whether a target is the ssh server inside.
+    pub(crate) fn answers_ssh(&self, target: &HostPort) -> bool {
+        let is_here = matches!(target.host.trim_matches(['[', ']']), "localhost" | "127.0.0.1" | "::1");
+        self.builtin_ssh.is_some() && is_here && target.port == self.config.sshd_port
     }
 
     /// Checks who it is before anything is decrypted; a stranger costs a comparison.
@@ -298,6 +319,8 @@ impl fmt::Display for DaemonError {
             Self::Own(error) => write!(f, "the identity key of this device cannot be used: {error}"),
             Self::Trust(error) => error.fmt(f),
             Self::Login(error) => error.fmt(f),
+            #[cfg(feature = "sshd")]
+            Self::HostKey(error) => error.fmt(f),
             Self::Signals(error) => write!(f, "cannot listen for signals: {error}"),
         }
     }

@@ -158,6 +158,11 @@ impl Daemon {
     /// Reads them anew; a change is worth a line. Where they were only looked for, those that the ssh server does not show
     /// are left out: it may not be this machine's usual one.
     pub(crate) async fn read_host_keys(&self) {
+        if let Some(ssh) = &self.builtin_ssh {
+            let keys = ssh.public().filter(|_| self.config.host_keys != HostKeySource::Off);
+            *self.host_keys.lock().unwrap_or_else(PoisonError::into_inner) = keys.into_iter().collect();
+            return;
+        }
         let (source, port) = (self.config.host_keys.clone(), self.config.sshd_port);
         let (named, found) = blocking(move || usable(&source, port)).await;
         if named > 0 && found.is_empty() {

@@ -4,6 +4,11 @@
 //! owner has listed the port, while that session runs.
 
 mod authorized_keys;
+#[cfg(feature = "sshd")]
+mod builtin_ssh;
+#[cfg(not(feature = "sshd"))]
+#[path = "no_ssh.rs"]
+mod builtin_ssh;
 mod cli;
 mod config_file;
 mod daemon;
@@ -19,6 +24,7 @@ mod reach;
 mod records;
 mod sealed;
 mod sessions;
+mod ssh_users;
 mod status;
 mod usual;
 
@@ -29,6 +35,10 @@ use std::process::ExitCode;
 pub fn main(args: Vec<OsString>) -> ExitCode {
     if args.get(1).is_some_and(|word| word == "status") {
         return status::main(args.into_iter().skip(1).collect());
+    }
+    #[cfg(feature = "sshd")]
+    if args.get(1).is_some_and(|word| word == postern_sshd::LOGIN_WORD) {
+        return postern_sshd::login_main(args.into_iter().skip(2).collect());
     }
     let config = match cli::read(args) {
         Ok(config) => config,

@@ -54,6 +54,9 @@ pub(crate) const LISTENS: usize = 16;
 pub(crate) const STATUS_EVERY: Duration = Duration::from_millis(2500);
 /// Longest status: 128 sessions with 64 targets of 100 bytes each.
 pub(crate) const STATUS_BYTES: u64 = 1024 * 1024;
+/// Between a stream and the built-in ssh server, either way: two of its packets.
+#[cfg(feature = "sshd")]
+pub(crate) const BUILTIN_BUFFER: usize = 64 * 1024;
 /// Longest public key file or `sshd_config` that is read.
 pub(crate) const KEY_FILE_BYTES: u64 = 64 * 1024;
 /// Host keys in a reply, in bytes together: with voucher and the rest they fit into its frame of 8 KiB.

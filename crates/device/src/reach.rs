@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 
 use postern_link::Carried;
+#[cfg(feature = "sshd")]
+use postern_link::sealed::Local;
 use postern_link::sealed::{Authorize, Future, Refusal, Target};
 use postern_net::tcp::{connect_first, resolve};
 use postern_observe::journal::{Entry, Event};
@@ -18,6 +20,7 @@ use crate::daemon::Daemon;
 use crate::limits::TARGET;
 
 /// A session's way to its targets.
+#[derive(Clone)]
 pub(crate) struct Reach {
     pub(crate) daemon: Arc<Daemon>,
     pub(crate) id: Uuid,
@@ -35,10 +38,22 @@ impl Authorize for Reach {
             };
             let dialled = self.reach(&guest, &named).await;
             if let Err(refusal) = &dialled {
-                let why = Some(format!("{}: {}", refusal.code, refusal.text));
-                self.daemon.journal.record(Entry { why, ..self.entry(Event::Refused, &guest, &named.to_string()) });
+                self.refused(refusal, &guest, &named);
             }
             dialled
+        })
+    }
+
+    #[cfg(feature = "sshd")]
+    fn serve<'a>(&'a self, target: &'a Target) -> Future<'a, Option<Result<Local, Refusal>>> {
+        Box::pin(async move {
+            let named = self.named(target);
+            let guest = self.daemon.live.guest(&self.id)?;
+            let served = self.serve_ssh(&guest, &named)?;
+            if let Err(refusal) = &served {
+                self.refused(refusal, &guest, &named);
+            }
+            Some(served)
         })
     }
 
@@ -95,7 +110,12 @@ impl Reach {
         }
     }
 
-    fn entry(&self, event: Event, guest: &Guest, target: &str) -> Entry {
+    fn refused(&self, refusal: &Refusal, guest: &Guest, named: &HostPort) {
+        let why = Some(format!("{}: {}", refusal.code, refusal.text));
+        self.daemon.journal.record(Entry { why, ..self.entry(Event::Refused, guest, &named.to_string()) });
+    }
+
+    pub(crate) fn entry(&self, event: Event, guest: &Guest, target: &str) -> Entry {
         Entry {
             session: Some(self.id.to_string()),
             who: Some(guest.at_sign().to_string()),
@@ -106,10 +126,16 @@ impl Reach {
         }
     }
 
-    /// The name is looked up once, and what was found is checked and dialled.
-    async fn reach(&self, guest: &Guest, target: &HostPort) -> Result<TcpStream, Refusal> {
+    /// By name; an address that is dialled is looked at again.
+    pub(crate) fn admit(&self, guest: &Guest, target: &HostPort) -> Result<(), Refusal> {
         self.door(|door| door.may_reach(guest, target))?;
         self.daemon.live.reaches(&self.id, target);
+        Ok(())
+    }
+
+    /// The name is looked up once, and what was found is checked and dialled.
+    async fn reach(&self, guest: &Guest, target: &HostPort) -> Result<TcpStream, Refusal> {
+        self.admit(guest, target)?;
         let work = async {
             let host = target.host.trim_matches(['[', ']']);
             let found = resolve(host, target.port).await;

@@ -35,6 +35,11 @@ struct Signed {
 const ONLY_SEALED: &str =
     "This device serves sealed sessions alone (--min-security sealed): use a newer client and relay";
 
+/// What a client is told that asks for the built-in ssh server in a session of 2024: it knows people by what a sealed
+/// session shows of them.
+const BUILTIN_IS_SEALED: &str =
+    "The ssh server of this device is built in and takes sealed sessions alone: use a newer client and relay";
+
 /// What the client is told of a key that is not what this device remembers.
 pub(crate) fn on_the_device(error: &TrustError) -> String {
     format!("On the device: {error}")
@@ -224,6 +229,10 @@ impl Daemon {
         if self.live.holds(&id) {
             tracing::warn!(%client, session = %id, "a session with this id is live");
             return self.tell(client, &id, &already_live(&id)).await;
+        }
+        if self.answers_ssh(&request.target) {
+            tracing::warn!(%client, session = %id, "session refused: it is not sealed, and the ssh server is built in");
+            return self.tell(client, &id, BUILTIN_IS_SEALED).await;
         }
         let decision = self.door.lock().unwrap_or_else(PoisonError::into_inner).knock(guest, request);
         let knocked = match decision {

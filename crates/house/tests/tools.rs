@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use postern_house::enrolment::{decide, enrol};
 use postern_house::{OwnTools, Sharing, Told, checksum, in_house, programs_or_skip, random_file};
 use postern_testkit::limits::SESSION;
-use postern_testkit::{Options, Output, Process, World, run, say};
+use postern_testkit::{Listener, ListenerWatch, Options, Output, Place, Process, World, run, say};
 
 /// Mebibytes of a copied file: many records of every cipher on the way, many windows of ssh's own.
 const FILE_MIB: u64 = 4;
@@ -22,24 +22,42 @@ fn ssh_scp_sftp_rsync_and_git_work_and_nothing_is_asked() -> anyhow::Result<()> 
     if !programs_or_skip(&["ssh", "scp", "sftp", "rsync", "git"])? {
         return Ok(());
     }
-    in_house(Options::default(), |world| {
-        let tools = OwnTools::prepare(world)?;
-        for sharing in Sharing::BOTH {
-            let room = world.dir().join(format!("{sharing:?}"));
-            std::fs::create_dir(&room)?;
-            let bench = Bench { world, tools: &tools, sharing, room };
-            bench.ssh()?;
-            bench.scp()?;
-            bench.sftp()?;
-            bench.rsync()?;
-            bench.git()?;
-            ensure!(tools.is_kept(world)? == (sharing == Sharing::Kept), "{sharing:?}, and it was not so");
-        }
-        tools.forget(world)?;
-        let asked = tools.asked();
-        ensure!(asked.is_empty(), "ssh asked: {asked}");
+    in_house(Options::default(), |world| everything_works(world))
+}
+
+/// The same on a device without an ssh server, an sftp server or an authorised key.
+#[test]
+fn the_built_in_ssh_server_does_all_of_it_too() -> anyhow::Result<()> {
+    if !programs_or_skip(&["ssh", "scp", "sftp", "rsync", "git"])? {
+        return Ok(());
+    }
+    in_house(Options { builtin_ssh: true, authorize_client: false, ..Options::default() }, |world| {
+        let before = Listener::all(&Place::here())?;
+        let watch = ListenerWatch::start(&Place::here());
+        everything_works(world)?;
+        let (_, seen) = watch.finish()?;
+        ensure!(seen.is_subset(&before), "somebody listens: {seen:?} and not only {before:?}");
         Ok(())
     })
+}
+
+fn everything_works(world: &World) -> anyhow::Result<()> {
+    let tools = OwnTools::prepare(world)?;
+    for sharing in Sharing::BOTH {
+        let room = world.dir().join(format!("{sharing:?}"));
+        std::fs::create_dir(&room)?;
+        let bench = Bench { world, tools: &tools, sharing, room };
+        bench.ssh()?;
+        bench.scp()?;
+        bench.sftp()?;
+        bench.rsync()?;
+        bench.git()?;
+        ensure!(tools.is_kept(world)? == (sharing == Sharing::Kept), "{sharing:?}, and it was not so");
+    }
+    tools.forget(world)?;
+    let asked = tools.asked();
+    ensure!(asked.is_empty(), "ssh asked: {asked}");
+    Ok(())
 }
 
 /// Proof that the test above would see a question.

@@ -58,6 +58,8 @@ pub struct Options {
     pub device_program: Vec<String>,
     /// Start our device daemon; without it, something else plays the device.
     pub own_daemon: bool,
+    /// The daemon's built-in ssh server instead of an sshd, which is not started and need not be installed.
+    pub builtin_ssh: bool,
     /// Told what happens, step by step.
     pub progress: fn(fmt::Arguments<'_>),
 }
@@ -126,6 +128,7 @@ impl Default for Options {
             ssh_port: None,
             device_program: Vec::new(),
             own_daemon: true,
+            builtin_ssh: false,
             progress: |_| {},
         }
     }
@@ -192,9 +195,15 @@ impl World {
         world.start_piece(Piece::Server)?;
         progress(format_args!("activating {}", secrets.iter().map(|(name, _)| &**name).collect::<Vec<_>>().join(", ")));
         world.activate(&secrets)?;
-        progress(format_args!("starting the relay, the device's sshd (127.0.0.1:{ssh_port}) and the daemon"));
+        if world.options.builtin_ssh {
+            progress(format_args!("starting the relay and the daemon"));
+        } else {
+            progress(format_args!("starting the relay, the device's sshd (127.0.0.1:{ssh_port}) and the daemon"));
+        }
         world.start_piece(Piece::Relay)?;
-        world.start_piece(Piece::Sshd)?;
+        if !world.options.builtin_ssh {
+            world.start_piece(Piece::Sshd)?;
+        }
         if world.options.own_daemon {
             world.start_piece(Piece::Device)?;
         }
@@ -367,7 +376,11 @@ impl World {
         let ssh = format!("localhost:{}", self.ssh_port);
         let permit: Vec<String> = std::iter::once(ssh).chain(self.options.permit_open.clone()).collect();
         command.args(["--local-sshd-port", &self.ssh_port.to_string(), "--permit-open", &permit.join(",")]);
-        command.arg("--ssh-host-keys").arg(self.dir());
+        if self.options.builtin_ssh {
+            command.args(["--ssh-server", "builtin"]);
+        } else {
+            command.arg("--ssh-host-keys").arg(self.dir());
+        }
         command
     }
 

@@ -103,6 +103,12 @@ pub trait Authorize: Send + Sync {
     /// Called once for each stream. The returned socket is what the stream is joined with.
     fn dial<'a>(&'a self, target: &'a Target) -> Future<'a, Result<TcpStream, Refusal>>;
 
+    /// Asked before [`Self::dial`]: a target that is served in this process, without a socket. `None`: it is dialled.
+    fn serve<'a>(&'a self, target: &'a Target) -> Future<'a, Option<Result<Local, Refusal>>> {
+        let _ = target;
+        Box::pin(async { None })
+    }
+
     /// A stream that was dialled is over, for the books. `address`: what was dialled.
     fn over(&self, target: &Target, address: Option<SocketAddr>, carried: Carried) {
         let _ = (target, address, carried);

@@ -19,6 +19,8 @@ pub enum Event {
     Resumed,
     /// A stream inside a session was over: its target and its bytes.
     Stream,
+    /// A client logged in at the built-in ssh server; `why` says as whom.
+    Login,
     /// A session is over: why, and its bytes.
     Ended,
     /// Somebody who is known was refused. Strangers leave no line: they could fill the journal.

@@ -1,6 +1,7 @@
 //! What handles ask of a session, and the targets that a device dials.
 
 use std::future::Future as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -91,14 +92,13 @@ impl Driver {
             let outcome = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                outcome = authorize.dial(&target) => outcome,
+                outcome = join(&*authorize, &target) => outcome,
             };
-            let address = outcome.as_ref().ok().and_then(|socket| socket.peer_addr().ok());
+            let (outcome, address) = match outcome {
+                Ok((io, address)) => (Ok(io), address),
+                Err(refusal) => (Err(refusal), None),
+            };
             let (over, carried) = oneshot::channel();
-            let outcome = outcome.map(|socket| {
-                let _ = postern_net::tcp::tune(&socket);
-                Box::new(socket) as Box<dyn Io>
-            });
             let told = orders.send(Order::Dialled { stream, outcome, over: Some(over) }).await;
             drop(orders);
             if told.is_ok()
@@ -132,4 +132,15 @@ impl Driver {
             }
         }
     }
+}
+
+/// What stands at the target, and the address that was dialled for it.
+async fn join(authorize: &dyn Authorize, target: &Target) -> Result<(Box<dyn Io>, Option<SocketAddr>), Refusal> {
+    if let Some(served) = authorize.serve(target).await {
+        return served.map(|local| (local.0, None));
+    }
+    let socket = authorize.dial(target).await?;
+    let _ = postern_net::tcp::tune(&socket);
+    let address = socket.peer_addr().ok();
+    Ok((Box::new(socket), address))
 }
