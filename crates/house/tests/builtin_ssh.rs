@@ -182,7 +182,7 @@ fn who_may_log_in_as_whom_is_what_the_device_says() -> anyhow::Result<()> {
         if own != "root" {
             let refused = ssh(world, tools, &[&at("nobody"), "id"])?.exited(255)?;
             ensure!(refused.stderr.contains("cannot become nobody"), "{}", refused.stderr);
-            say("SKIPPED: to become another user, the test must run as root");
+            say(format_args!("SKIPPED: to become another user, the test must run as root"));
             return Ok(());
         }
         nobody_has_nothing_of_root(world, tools, &at("nobody"))

@@ -56,6 +56,15 @@ async fn connect(config: &Config) -> Ended {
     let found = hosts.find(&host).map_err(|error| early(Trouble::Hosts(error)))?;
     let stop = signals::shutdown_token().map_err(|error| early(Trouble::Ssh(error)))?;
     let tasks = Tasks::under(&stop);
+    // How ssh ends its ProxyCommand: the device is told, or it would keep the session for a client that comes back.
+    let mut hangups = signals::Hangups::listen().map_err(|error| early(Trouble::Ssh(error)))?;
+    let left = stop.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = left.cancelled() => {}
+            () = hangups.next() => left.cancel(),
+        }
+    });
     let steps = Steps::new(true, config.verbosity);
     let wanted = match config.port {
         SSH_PORT => Wanted::Ssh { push_key: None, user_name: false },
