@@ -13,7 +13,7 @@ use anyhow::{Context as _, ensure};
 use postern_house::enrolment::{decide, enrol};
 use postern_house::{OwnTools, Sharing, Told, checksum, in_house, random_file};
 use postern_testkit::limits::{COMMAND, SESSION};
-use postern_testkit::{Options, Output, Process, World, run, say, user_name};
+use postern_testkit::{Options, Output, Piece, Process, World, run, say, user_name};
 
 /// A revoked enrolment is noticed within 10 s, and programs have seconds to go.
 const GONE: Duration = Duration::from_secs(20);
@@ -41,13 +41,12 @@ fn ssh(world: &World, tools: &OwnTools, words: &[&str]) -> anyhow::Result<Output
 fn a_command_has_the_users_surroundings_and_its_end_is_told() -> anyhow::Result<()> {
     in_builtin(&[], |world, tools| {
         let host = OwnTools::host();
-        let line = "echo $USER $POSTERN_CLIENT; pwd; umask; echo ${LANG-none} ${SECRET-none}; tty";
+        let line = "echo $USER $POSTERN_CLIENT; [ \"$PWD\" = \"$HOME\" ] && echo at home; umask; echo ${LANG-none} ${SECRET-none}; tty";
         let words = ["-o", "SetEnv=LANG=en_GB.UTF-8 SECRET=x", &host, line];
         let text = ssh(world, tools, &words)?.exited(1)?.text();
         let lines: Vec<&str> = text.lines().collect();
-        let home = std::env::var("HOME")?;
         let who = format!("{} {}", user_name(), World::CLIENT);
-        ensure!(lines == [&who, &home, "0022", "en_GB.UTF-8 none", "not a tty"], "{text}");
+        ensure!(lines == [&who, "at home", "0022", "en_GB.UTF-8 none", "not a tty"], "{text}");
 
         // Killed by a signal: ssh's own exit code for it, and no other.
         ssh(world, tools, &[&host, "kill -TERM $$; sleep 9"])?.exited(255)?;
@@ -56,11 +55,25 @@ fn a_command_has_the_users_surroundings_and_its_end_is_told() -> anyhow::Result<
         ensure!(shell.contains("0 0") || shell.contains("24 80"), "{shell}");
         // Leads its session, in the foreground.
         ensure!(shell.contains("s+"), "{shell}");
+        // A session ends with its ssh: the device does not wait for it to come back.
+        let start = Instant::now();
+        while journal(world).matches(r#""event":"began""#).count()
+            > journal(world).matches(r#""event":"ended""#).count()
+        {
+            ensure!(start.elapsed() < GONE, "a session goes on without its ssh: {}", journal(world));
+            std::thread::sleep(Duration::from_millis(200));
+        }
         // What is left behind does not hold the person up on a terminal.
         let left = ssh(world, tools, &["-tt", &host, "sleep 60 & echo started"])?.success()?;
         ensure!(left.text().contains("started") && left.took < SESSION / 2, "{:?}", left.took);
         Ok(())
     })
+}
+
+/// What the daemon has written of its sessions so far.
+fn journal(world: &World) -> String {
+    let journal = world.home_of(World::DEVICE).join(".local/state/postern/journal/sshnpd.gateway@device.jsonl");
+    std::fs::read_to_string(journal).unwrap_or_default()
 }
 
 /// scp's old way runs a program there; 20 MiB each way, by either.
@@ -109,6 +122,9 @@ fn regression_a_reader_that_pauses_stops_nobody_for_ever() -> anyhow::Result<()>
                 say(format_args!("beside a reader that pauses: {:.1?}", other.took));
             }
         }
+        let daemon = world.piece(Piece::Device)?.id();
+        ensure!(listeners_of(daemon)?.is_empty(), "the daemon listens: {:?}", listeners_of(daemon)?);
+        ensure!(!listeners_of(world.piece(Piece::Relay)?.id())?.is_empty(), "nobody listens, so the look is no look");
         let received = world.dir().join("received");
         let mut file = File::create(&received)?;
         file.write_all(&head)?;
@@ -169,10 +185,9 @@ fn who_may_log_in_as_whom_is_what_the_device_says() -> anyhow::Result<()> {
             "{}",
             refused.stderr
         );
-        let journal = world.home_of(World::DEVICE).join(".local/state/postern/journal/sshnpd.gateway@device.jsonl");
         let start = Instant::now();
         loop {
-            let text = std::fs::read_to_string(&journal).unwrap_or_default();
+            let text = journal(world);
             if text.contains(&format!("ssh as {own}")) && text.contains("ssh as daemon: ") {
                 break;
             }
@@ -261,7 +276,7 @@ fn programs_end_with_the_session_that_started_them() -> anyhow::Result<()> {
         };
         // Left by its client: told to go.
         let left = start(&[&host, "echo \"pid=$$;\"; exec sleep 1000"])?;
-        drop(left);
+        drop(left.terminate(SESSION)?);
         // Taken away, with a terminal, without one, and deaf.
         let shell = start(&["-tt", &host, "echo \"pid=$$;\"; exec sleep 1000"])?;
         let deaf = start(&[&host, "trap '' HUP TERM; echo \"pid=$$;\"; sleep 1000; sleep 1000"])?;
@@ -280,6 +295,21 @@ fn programs_end_with_the_session_that_started_them() -> anyhow::Result<()> {
         say(format_args!("gone after {:.1?}", revoked.elapsed()));
         Ok(())
     })
+}
+
+/// Inodes of the TCP sockets on which a process listens. Source: proc(5), `/proc/net/tcp`.
+fn listeners_of(pid: u32) -> anyhow::Result<Vec<String>> {
+    const LISTEN: &str = "0A";
+    let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default());
+    let lines = tables.iter().flat_map(|table| table.lines().skip(1));
+    let fields = lines.map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let listening: Vec<String> = fields
+        .filter(|fields| fields.get(3) == Some(&LISTEN))
+        .filter_map(|fields| Some(format!("socket:[{}]", fields.get(9)?)))
+        .collect();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
+    let open = open.filter_map(|fd| Some(std::fs::read_link(fd.path()).ok()?.to_str()?.to_owned()));
+    Ok(open.filter(|file| listening.contains(file)).collect())
 }
 
 fn is_there(pid: &str) -> bool {
