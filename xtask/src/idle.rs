@@ -1,7 +1,9 @@
 //! `cargo xtask idle`: what a device costs that nobody uses, beside others that keep a way open.
 //!
-//! Each subject has a wire of its own to one server. Counted is what passes it for some real minutes. The month is: the
-//! start once, what passed in the window for thirty days, and one reconnect a day, which is measured too.
+//! Each subject has a wire of its own to one server. Counted is what passes it for some real minutes, in which the daemons'
+//! clocks run faster (`--hasten`): two minutes are a day and a quarter of a quiet one, with the hours in which it finds out
+//! how long it may be silent, and its daily records. The month is: the start once, what passed in the window for thirty days,
+//! and one reconnect a day, which is measured too: the server is killed and started again.
 
 mod subjects;
 mod wire;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use postern_dialogue::client::{Conversation, Heard};
+use postern_dialogue::comeback::Comeback;
+use postern_dialogue::heartbeat::{Beat, Heartbeat, Plan};
 use postern_net::backoff::Backoff;
 use postern_proto::verb::{Monitor, Noop};
 use postern_proto::{AtSign, Millis, Notification, NotificationId, Request, ServerAddress};
@@ -14,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::addresses::AddressBook;
 use crate::error::ClientError;
+use crate::habits::{Habits, Network, Sleep};
 use crate::limits::{
-    HEARTBEAT_ANSWER, LOGIN, LONG_OUTAGE, RECONNECT, RECONNECT_FIRST, RECONNECT_LATER, RECONNECT_SOON, REMEMBERED,
-    TOGETHER_BYTES,
+    BEAT_FATE, HEARTBEAT_ANSWER, LOGIN, LONG_OUTAGE, RECONNECT, RECONNECT_FIRST, RECONNECT_LATER, RECONNECT_SOON,
+    REMEMBERED, TOGETHER_BYTES,
 };
 use crate::settings::{Identity, Settings};
 use crate::wire::{Wire, find_server};
@@ -38,6 +41,22 @@ enum Tag {
 enum Ended {
     Lost,
     Stopped,
+    /// By us, to sleep.
+    Asleep,
+}
+
+/// What a line was for.
+enum Use {
+    Beat,
+    Work,
+}
+
+/// How long to wait before trying again.
+enum Pauses {
+    /// Somebody waits: at once, and then every few seconds.
+    Eager { soon: Backoff, later: Backoff, since: Instant },
+    /// A device of many.
+    Patient(Comeback),
 }
 
 pub(crate) struct Driver {
@@ -49,6 +68,15 @@ pub(crate) struct Driver {
     pub(crate) stop: CancellationToken,
     known: Option<ServerAddress>,
     addresses: Option<AddressBook>,
+    /// Those of a device that stays; `None`: somebody waits for us.
+    habits: Option<Habits>,
+    network: Option<Network>,
+    /// The same once it was looked at.
+    known_network: Option<Option<Network>>,
+    heartbeat: Heartbeat,
+    pauses: Pauses,
+    /// What woke us up.
+    waiting: Option<Call>,
     /// Told once, when the first proof is under way.
     reached: Option<oneshot::Sender<()>>,
     /// Server time of the last notification: a reconnect asks for what came after.
@@ -60,16 +88,29 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
+    #[expect(clippy::too_many_arguments, reason = "made in one place")]
     pub(crate) fn new(
         settings: Settings,
         identity: Identity,
         addresses: Option<AddressBook>,
+        habits: Option<Habits>,
         calls: mpsc::Receiver<Call>,
         pushes: mpsc::Sender<Notification>,
         doubts: Arc<Notify>,
         stop: CancellationToken,
     ) -> Self {
+        let heartbeat = Heartbeat::new(Plan::fixed(settings.heartbeat), None);
+        let pauses = match &habits {
+            Some(habits) => Pauses::Patient(Comeback::new(habits.on(None).pace)),
+            None => Pauses::eager(),
+        };
         Self {
+            habits,
+            network: None,
+            known_network: None,
+            heartbeat,
+            pauses,
+            waiting: None,
             addresses,
             settings,
             identity,
@@ -219,11 +260,24 @@ impl Driver {
     async fn run(mut self, first: Wire, asked: Conversation<Tag>) {
         let (mut wire, mut talk) = (first, asked);
         loop {
-            if matches!(self.serve(wire, talk).await, Ended::Stopped) {
-                return;
+            if let Pauses::Patient(comeback) = &mut self.pauses {
+                comeback.up(Instant::now());
+            }
+            self.look_at_network(&wire);
+            let ended = self.serve(wire, talk).await;
+            if let Some(habits) = &self.habits {
+                habits.learn(self.network, self.heartbeat.learnt());
             }
             talk = Conversation::default();
-            tracing::info!(at_sign = %self.identity.at_sign, "connection lost");
+            match ended {
+                Ended::Stopped => return,
+                Ended::Lost => tracing::info!(at_sign = %self.identity.at_sign, "connection lost"),
+                Ended::Asleep => {
+                    if !self.sleep().await {
+                        return;
+                    }
+                }
+            }
             match self.reconnect().await {
                 Some(again) => wire = again,
                 None => return,
@@ -232,18 +286,57 @@ impl Driver {
         }
     }
 
+    /// A device begins with what it knows of the network that it is in now.
+    fn look_at_network(&mut self, wire: &Wire) {
+        let Some(habits) = &self.habits else { return };
+        wire.make_quiet();
+        let network = Network::of_default_route();
+        let first = self.known_network.replace(network).is_none_or(|before| before != network);
+        if !first {
+            return;
+        }
+        self.network = network;
+        let manners = habits.on(network);
+        self.heartbeat = Heartbeat::new(manners.plan, habits.learnt(network));
+        if let Pauses::Patient(comeback) = &mut self.pauses {
+            comeback.set_pace(manners.pace);
+        }
+        let (profile, asked) = (habits.profile_on(network), habits.profile);
+        if profile == asked {
+            tracing::info!(%profile, "profile of the link");
+        } else {
+            tracing::info!(%profile, "profile of the link: the default route is a modem's; say --profile if its bytes are free");
+        }
+    }
+
+    /// Waits for the next time to be connected, or for something that must be sent. False: we are stopped.
+    async fn sleep(&mut self) -> bool {
+        let Some(Sleep { every, .. }) = self.habits.as_ref().and_then(|habits| habits.on(self.network).sleep) else {
+            return true;
+        };
+        tracing::info!(hours = every.as_secs() / 3600, "asleep");
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => false,
+            call = self.calls.recv() => {
+                self.waiting = call;
+                self.waiting.is_some()
+            }
+            () = sleep(every) => true,
+        }
+    }
+
     async fn reconnect(&mut self) -> Option<Wire> {
-        let since = Instant::now();
-        let mut pause = Backoff::new(RECONNECT_FIRST, RECONNECT_SOON);
-        let mut long_pause = Backoff::new(RECONNECT_SOON, RECONNECT_LATER);
+        self.pauses.lost();
         let mut refused = false;
         loop {
             let random = u32::from_ne_bytes(postern_crypto::random());
-            let wait = if since.elapsed() < LONG_OUTAGE { pause.next(random) } else { long_pause.next(random) };
+            let wait = self.pauses.next(random);
             tokio::select! {
                 () = self.stop.cancelled() => return None,
                 () = sleep(wait) => {}
             }
+            self.pauses.trying();
             let tried = tokio::select! {
                 () = self.stop.cancelled() => return None,
                 tried = timeout(RECONNECT * 2, self.log_in(RECONNECT)) => tried,
@@ -273,48 +366,86 @@ impl Driver {
 
     async fn serve(&mut self, mut wire: Wire, mut talk: Conversation<Tag>) -> Ended {
         let pipeline = wire.may_pipeline();
+        let awake = self.habits.as_ref().and_then(|habits| habits.on(self.network).sleep).map(|sleep| sleep.awake);
         let mut heard = Instant::now();
-        let mut tested = false;
-        loop {
-            let beat = self.settings.heartbeat;
-            let quiet = if tested { HEARTBEAT_ANSWER.min(beat) } else { beat };
+        let mut used = heard;
+        // When a question went out that is not answered; when any beat did.
+        let (mut asked, mut beaten) = (false, heard);
+        let mut silence = self.silence();
+        if let Some(call) = self.waiting.take()
+            && self.send_calls(&mut wire, &mut talk, call, pipeline).await.is_err()
+        {
+            return Ended::Lost;
+        }
+        let ended = loop {
+            let quiet = if asked { HEARTBEAT_ANSWER.min(silence) } else { silence };
             let deadline = tokio::time::Instant::from_std(heard + quiet);
+            let tired = awake.map(|awake| tokio::time::Instant::from_std(used + awake));
             // In the order of what must not wait: stopping, answers (they make room), then new requests.
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ended::Stopped,
                 line = wire.line() => {
-                    let Ok(line) = line else { return Ended::Lost };
+                    let Ok(line) = line else { break Ended::Lost };
                     heard = Instant::now();
-                    tested = false;
-                    if let Err(ended) = self.on_line(&mut talk, &line) {
-                        return ended;
+                    asked = false;
+                    self.heartbeat.heard();
+                    silence = self.silence();
+                    match self.on_line(&mut talk, &line) {
+                        Ok(Use::Beat) => {}
+                        Ok(Use::Work) => used = heard,
+                        Err(ended) => return ended,
                     }
                 }
                 call = self.calls.recv(), if pipeline || talk.open_requests() == 0 => {
                     let Some(call) = call else { return Ended::Stopped };
-                    if let Err(ended) = self.send_calls(&mut wire, &mut talk, call, pipeline).await {
-                        return ended;
+                    used = Instant::now();
+                    if self.send_calls(&mut wire, &mut talk, call, pipeline).await.is_err() {
+                        break Ended::Lost;
                     }
                 }
                 () = tokio::time::sleep_until(deadline) => {
-                    if tested {
+                    if asked {
                         tracing::debug!("no answer to the heartbeat");
-                        return Ended::Lost;
+                        break Ended::Lost;
                     }
-                    (tested, heard) = (true, Instant::now());
-                    if beat_now(&mut wire, &mut talk).await.is_err() {
-                        return Ended::Lost;
+                    (heard, beaten) = (Instant::now(), Instant::now());
+                    let sent = match self.heartbeat.beat(pipeline && self.habits.is_some()) {
+                        Beat::Touch => wire.send("\n").await,
+                        Beat::Ask => {
+                            asked = true;
+                            beat_now(&mut wire, &mut talk).await
+                        }
+                    };
+                    silence = self.silence();
+                    if sent.is_err() {
+                        break Ended::Lost;
                     }
                 }
-                () = self.doubts.notified(), if !tested => {
-                    (tested, heard) = (true, Instant::now());
+                () = self.doubts.notified(), if !asked => {
+                    (asked, heard) = (true, Instant::now());
                     if beat_now(&mut wire, &mut talk).await.is_err() {
-                        return Ended::Lost;
+                        break Ended::Lost;
+                    }
+                }
+                () = until(tired), if !asked && talk.open_requests() == 0 => {
+                    used = Instant::now();
+                    if !self.habits.as_ref().is_some_and(Habits::is_busy) {
+                        break Ended::Asleep;
                     }
                 }
             }
+        };
+        // A link that ended with a beat on its way died of the silence before it; any other end says nothing.
+        if matches!(ended, Ended::Lost) && beaten.elapsed() < BEAT_FATE {
+            self.heartbeat.died();
         }
+        self.heartbeat.closed();
+        ended
+    }
+
+    fn silence(&self) -> Duration {
+        self.heartbeat.silence(u32::from_ne_bytes(postern_crypto::random()))
     }
 
     /// Sends this call and, where allowed, all that wait behind it, in one record.
@@ -324,7 +455,7 @@ impl Driver {
         talk: &mut Conversation<Tag>,
         first: Call,
         pipeline: bool,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), ClientError> {
         let mut lines = String::new();
         if pipeline {
             self.gather(&mut lines, talk, Some(first));
@@ -332,7 +463,7 @@ impl Driver {
             lines = format!("{}\n", first.request);
             talk.asked(Tag::Call(first.answer));
         }
-        wire.send(&lines).await.map_err(|_| Ended::Lost)
+        wire.send(&lines).await
     }
 
     /// Adds `first` and what waits behind it, as much as fits.
@@ -346,17 +477,17 @@ impl Driver {
         }
     }
 
-    fn on_line(&mut self, talk: &mut Conversation<Tag>, line: &str) -> Result<(), Ended> {
+    fn on_line(&mut self, talk: &mut Conversation<Tag>, line: &str) -> Result<Use, Ended> {
         match talk.on_line(line) {
             Heard::Reply(Tag::Call(answer), result) => {
                 // The caller may have given up waiting.
                 let _ = answer.send(result.map_err(ClientError::Server));
             }
             Heard::Push(push) => self.on_push(*push),
-            Heard::Reply(Tag::Heartbeat | Tag::Login, _) | Heard::Nothing => {}
+            Heard::Reply(Tag::Heartbeat | Tag::Login, _) | Heard::Nothing => return Ok(Use::Beat),
             Heard::OutOfStep => return Err(Ended::Lost),
         }
-        Ok(())
+        Ok(Use::Work)
     }
 
     fn on_push(&mut self, push: Notification) {
@@ -372,6 +503,45 @@ impl Driver {
         if self.pushes.try_send(push).is_err() {
             tracing::debug!("inbox full: a notification was dropped");
         }
+    }
+}
+
+impl Pauses {
+    fn eager() -> Self {
+        Self::Eager {
+            soon: Backoff::new(RECONNECT_FIRST, RECONNECT_SOON),
+            later: Backoff::new(RECONNECT_SOON, RECONNECT_LATER),
+            since: Instant::now(),
+        }
+    }
+
+    fn lost(&mut self) {
+        match self {
+            Self::Eager { .. } => *self = Self::eager(),
+            Self::Patient(comeback) => comeback.lost(Instant::now()),
+        }
+    }
+
+    fn next(&mut self, random: u32) -> Duration {
+        match self {
+            Self::Eager { soon, since, .. } if since.elapsed() < LONG_OUTAGE => soon.next(random),
+            Self::Eager { later, .. } => later.next(random),
+            Self::Patient(comeback) => comeback.pause(Instant::now(), random),
+        }
+    }
+
+    fn trying(&mut self) {
+        if let Self::Patient(comeback) = self {
+            comeback.trying(Instant::now());
+        }
+    }
+}
+
+/// Never, without a time.
+async fn until(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

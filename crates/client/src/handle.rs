@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::addresses::AddressBook;
 use crate::driver::{Call, Driver};
 use crate::error::ClientError;
+use crate::habits::Habits;
 use crate::limits::{INBOX, OUTBOX, REPLY};
 use crate::settings::{Identity, Settings};
 use crate::sharing::Sharing;
@@ -65,6 +66,21 @@ impl Client {
         Ok((client, inbox))
     }
 
+    /// The same for a device with these habits, which count instead of [`Settings::heartbeat`].
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_as(
+        identity: Identity,
+        settings: Settings,
+        habits: Habits,
+        tasks: &Tasks,
+    ) -> Result<(Self, Inbox), ClientError> {
+        let (client, inbox, login) = Self::begin_as(identity, settings, None, Some(habits), tasks);
+        login.outcome().await?;
+        Ok((client, inbox))
+    }
+
     /// Begins to log in, and gives the client at once: what is asked meanwhile travels behind the proof without waiting
     /// for its answer, where the server can take several requests at a time. `addresses`: where atServers were last time.
     ///
@@ -75,6 +91,16 @@ impl Client {
         addresses: Option<AddressBook>,
         tasks: &Tasks,
     ) -> (Self, Inbox, Login) {
+        Self::begin_as(identity, settings, addresses, None, tasks)
+    }
+
+    fn begin_as(
+        identity: Identity,
+        settings: Settings,
+        addresses: Option<AddressBook>,
+        habits: Option<Habits>,
+        tasks: &Tasks,
+    ) -> (Self, Inbox, Login) {
         let (calls, call_receiver) = mpsc::channel(OUTBOX);
         let (push_sender, pushes) = mpsc::channel(INBOX);
         let (told, outcome) = oneshot::channel();
@@ -82,7 +108,8 @@ impl Client {
         let stop = tasks.token().child_token();
         let doubts = Arc::new(Notify::new());
         let heard = Arc::clone(&doubts);
-        let driver = Driver::new(settings, identity.clone(), addresses, call_receiver, push_sender, heard, stop);
+        let driver =
+            Driver::new(settings, identity.clone(), addresses, habits, call_receiver, push_sender, heard, stop);
         tasks.spawn(driver.start(at_server, told));
         let inner = Inner { identity, calls, sharing: Sharing::default(), doubts };
         (Self { inner: Arc::new(inner) }, Inbox { pushes }, Login { reached: Some(reached), outcome })

@@ -57,3 +57,25 @@ pub const REMEMBERED_ADDRESS: Duration = Duration::from_millis(1500);
 pub const ADDRESSES_BYTES: u64 = 64 * 1024;
 /// Addresses remembered on disk; the oldest go first. An integrator's laptop meets that many atSigns in a year.
 pub const ADDRESSES: usize = 512;
+/// Silence of a device whose bytes cost nothing. A month of it is some 7 MB.
+pub const WIRED_SILENCE: Duration = Duration::from_secs(60);
+/// First silence in profile auto: what common carriers' address translation survives, and one large carrier's rule
+/// (no more than one keep-alive in five minutes).
+pub const AUTO_FIRST: Duration = Duration::from_secs(300);
+/// The shortest to which a network's deaths lead there.
+pub const AUTO_LEAST: Duration = Duration::from_secs(60);
+/// First silence of a metered device: half a megabyte a month.
+pub const METERED_FIRST: Duration = Duration::from_secs(900);
+/// The shortest there: a month of it is 1.4 MB, and no network that forgets sooner is worth more.
+pub const METERED_LEAST: Duration = Duration::from_secs(300);
+/// The longest silence: whoever looks for a dead device waits two of them.
+pub const QUIET_LONGEST: Duration = Duration::from_secs(1500);
+/// How long a sleepy device stays after something happened.
+pub const SLEEPY_AWAKE: Duration = Duration::from_secs(120);
+/// What a device sent is given up when it stays unacknowledged for this long: a carrier's radio wakes up within two seconds.
+/// A link dead without notice is found out by anything that is sent, and another one made, within 15 s.
+pub const UNACKNOWLEDGED: Duration = Duration::from_secs(9);
+/// A link that ends within this time after a beat died of it.
+pub const BEAT_FATE: Duration = Duration::from_secs(15);
+/// Networks of which is remembered how long they bear silence.
+pub const NETWORKS: usize = 8;

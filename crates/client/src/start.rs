@@ -3,13 +3,15 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use postern_dialogue::comeback::Comeback;
 use postern_net::backoff::Backoff;
 use postern_net::tasks::Tasks;
 use postern_proto::AtSign;
 
 use crate::error::ClientError;
+use crate::habits::{Habits, Network};
 use crate::handle::{Client, Inbox};
 use crate::keyfile::{KeyFile, KeyFileTrouble, default_key_file};
 use crate::limits::{RECONNECT_FIRST, RECONNECT_LATER};
@@ -77,11 +79,43 @@ pub async fn connect_patiently(
     tasks: &Tasks,
 ) -> Result<(Client, Inbox), ClientError> {
     let mut pause = Backoff::new(RECONNECT_FIRST, RECONNECT_LATER);
+    let connect = || Client::connect(identity.clone(), settings.clone(), tasks);
+    until_it_works(connect, |random| pause.next(random).max(Duration::from_millis(100)), tasks).await
+}
+
+/// The same for a device with these habits.
+///
+/// # Errors
+/// A refusal, or being stopped.
+pub async fn connect_as(
+    identity: Identity,
+    settings: Settings,
+    habits: Habits,
+    tasks: &Tasks,
+) -> Result<(Client, Inbox), ClientError> {
+    let mut comeback = Comeback::new(habits.on(Network::of_default_route()).pace);
+    comeback.lost(Instant::now());
+    let connect = || Client::connect_as(identity.clone(), settings.clone(), habits.clone(), tasks);
+    comeback.trying(Instant::now());
+    let pause = |random| {
+        comeback.set_pace(habits.on(Network::of_default_route()).pace);
+        let pause = comeback.pause(Instant::now(), random);
+        comeback.trying(Instant::now() + pause);
+        pause
+    };
+    until_it_works(connect, pause, tasks).await
+}
+
+async fn until_it_works<T, F: Future<Output = Result<T, ClientError>>>(
+    connect: impl Fn() -> F,
+    mut pause: impl FnMut(u32) -> Duration,
+    tasks: &Tasks,
+) -> Result<T, ClientError> {
     loop {
         let tried = tokio::select! {
             biased;
             () = tasks.token().cancelled() => return Err(ClientError::Stopped),
-            tried = Client::connect(identity.clone(), settings.clone(), tasks) => tried,
+            tried = connect() => tried,
         };
         let error = match tried {
             Ok(connected) => return Ok(connected),
@@ -90,7 +124,7 @@ pub async fn connect_patiently(
         if !error.is_passing() {
             return Err(error);
         }
-        let wait = pause.next(u32::from_ne_bytes(postern_crypto::random())).max(Duration::from_millis(100));
+        let wait = pause(u32::from_ne_bytes(postern_crypto::random()));
         tracing::warn!(%error, "not connected yet; trying again");
         tokio::select! {
             biased;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use postern_dialogue::client::Challenge;
+use postern_net::tcp;
 use postern_net::tls::{self, ConnectError, TlsStream};
 use postern_proto::verb::From;
 use postern_proto::{AtSign, DirectoryAnswer, LineReader, Request, ServerAddress, ServerLine};
@@ -11,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::addresses::AddressBook;
 use crate::error::ClientError;
-use crate::limits::{LINE_BYTES, REMEMBERED_ADDRESS, REPLY, WRITE};
+use crate::limits::{LINE_BYTES, REMEMBERED_ADDRESS, REPLY, UNACKNOWLEDGED, WRITE};
 use crate::settings::{Identity, Settings};
 
 /// A TLS connection to a directory or an atServer, read by lines.
@@ -42,6 +43,16 @@ impl Wire {
     /// reference takes lines that arrive together for one line.
     pub fn may_pipeline(&self) -> bool {
         self.stream.speaks_postern()
+    }
+
+    /// The socket is that of a device which counts its bytes: nothing is asked by the kernel, and what we send is given up
+    /// soon.
+    pub(crate) fn make_quiet(&self) {
+        let socket = self.stream.tcp();
+        let tuned = tcp::no_keep_alive(socket).and_then(|()| tcp::limit_unacknowledged(socket, UNACKNOWLEDGED));
+        if let Err(error) = tuned {
+            tracing::debug!(%error, "the socket cannot be tuned");
+        }
     }
 
     /// Sends complete lines in one record.

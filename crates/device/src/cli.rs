@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use postern_client::parse_root;
+use postern_client::{Habits, Profile, parse_root};
 use postern_crypto::SshAlgorithm;
 use postern_observe::{Verbosity, say};
 use postern_proto::{AtSign, ServerAddress};
@@ -15,6 +15,7 @@ use postern_session::{DeviceName, Dialect, PermitListen, PermitOpen, parse_span}
 
 use crate::config_file::{self, Typed};
 use crate::host_keys::HostKeySource;
+use crate::limits::FARTHEST;
 use crate::managers::Manager;
 use crate::ssh_users::SshUsers;
 
@@ -93,9 +94,20 @@ struct Flags {
     /// ranges, separated by commas: 8080,9000-9010 [default: none].
     #[arg(long, value_name = "PORTS")]
     permit_listen: Option<String>,
-    /// Silence after which the link to the atServer is tested.
-    #[arg(long, default_value = "60s", value_name = "SPAN")]
-    keep_alive: String,
+    /// What the link costs: wired (a sign of life every minute), auto (from five minutes up to 25, as the network bears;
+    /// metered where the default route is a modem's), metered (from 15 minutes up to 25) or sleepy (connected for two
+    /// minutes every --wake-every).
+    #[arg(long, default_value = "auto", value_name = "PROFILE")]
+    profile: ProfileName,
+    /// Silence after which the link to the atServer is tested, always the same, whatever the profile says.
+    #[arg(long, value_name = "SPAN")]
+    keep_alive: Option<String>,
+    /// Time between two connections with --profile sleepy.
+    #[arg(long, default_value = "6h", value_name = "SPAN")]
+    wake_every: String,
+    /// For measurements: what happens by the clock comes so many times as often.
+    #[arg(long, default_value_t = 1, hide = true, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    hasten: u32,
     /// Refuse requests without a signature of the client's enrolment. One that is there is always checked.
     #[arg(long, overrides_with = "no_require_enrollment_signature")]
     require_enrollment_signature: bool,
@@ -151,6 +163,19 @@ struct Flags {
     stray: Vec<String>,
 }
 
+/// What the link costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum ProfileName {
+    /// Nothing.
+    Wired,
+    /// A little, or much where it is a modem's.
+    Auto,
+    /// Much.
+    Metered,
+    /// So much that the device is away most of the time.
+    Sleepy,
+}
+
 /// Which sessions are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum MinSecurity {
@@ -195,7 +220,8 @@ pub(crate) struct Config {
     pub(crate) ssh_users: SshUsers,
     pub(crate) permit_open: PermitOpen,
     pub(crate) permit_listen: PermitListen,
-    pub(crate) keep_alive: Duration,
+    /// How the way to the atServer is kept open.
+    pub(crate) habits: Habits,
     pub(crate) require_enrollment_signature: bool,
     /// `None`: enrolments are not looked at again.
     pub(crate) client_key_check: Option<Duration>,
@@ -299,6 +325,7 @@ fn check(flags: Flags) -> Result<Config, String> {
         _ => {}
     }
     let text = |error: &dyn std::fmt::Display| error.to_string();
+    let habits = habits(&flags)?;
     Ok(Config {
         at_sign: at_sign(flags.at_sign.as_deref().ok_or("name the atSign of this device with -a")?)?,
         managers,
@@ -326,7 +353,7 @@ fn check(flags: Flags) -> Result<Config, String> {
         policy,
         permit_listen: PermitListen::parse(flags.permit_listen.as_deref().unwrap_or_default())
             .map_err(|e| format!("--permit-listen: {e}"))?,
-        keep_alive: parse_span(&flags.keep_alive).map_err(|e| text(&e))?.max(Duration::from_secs(1)),
+        habits,
         require_enrollment_signature: flags.require_enrollment_signature && !flags.no_require_enrollment_signature,
         client_key_check: (flags.client_key_check_secs > 0)
             .then(|| Duration::from_secs(flags.client_key_check_secs.into())),
@@ -338,6 +365,23 @@ fn check(flags: Flags) -> Result<Config, String> {
         #[cfg(feature = "doctor")]
         doctor: flags.doctor.then_some(flags.json),
     })
+}
+
+fn habits(flags: &Flags) -> Result<Habits, String> {
+    let span = |name: &str, text: &str| {
+        let span = parse_span(text).map_err(|error| format!("{name}: {error}"))?;
+        Ok::<_, String>(span.clamp(Duration::from_secs(1), FARTHEST))
+    };
+    let profile = match (&flags.keep_alive, flags.profile) {
+        (Some(silence), _) => Profile::Every(span("--keep-alive", silence)?),
+        (None, ProfileName::Wired) => Profile::Wired,
+        (None, ProfileName::Auto) => Profile::Auto,
+        (None, ProfileName::Metered) => Profile::Metered,
+        (None, ProfileName::Sleepy) => Profile::Sleepy { every: span("--wake-every", &flags.wake_every)? },
+    };
+    let mut habits = Habits::new(profile);
+    habits.hastened = flags.hasten;
+    Ok(habits)
 }
 
 #[cfg(test)]
@@ -358,6 +402,21 @@ mod tests {
         assert!(ends[0].until.is_none() && ends[1].until.is_some());
         assert!(config.accept_keys && config.hide && config.verbosity == Verbosity::Info);
         assert!(parse(&["--atsign=@d", "--manager", "@a", "--permit-open", "*:*", "--rootDomain", "h:1"]).is_ok());
+    }
+
+    #[test]
+    fn a_silence_that_was_chosen_beats_the_profile() {
+        let profile = |words: &[&str]| {
+            let words: Vec<&str> = ["-a", "@d", "-m", "@a"].iter().chain(words).copied().collect();
+            parse(&words).map(|config| config.habits.profile)
+        };
+        assert_eq!(profile(&[]).unwrap(), Profile::Auto);
+        assert_eq!(profile(&["--profile", "wired"]).unwrap(), Profile::Wired);
+        let chosen = profile(&["--profile", "metered", "--keep-alive", "30s"]).unwrap();
+        assert_eq!(chosen, Profile::Every(Duration::from_secs(30)));
+        let sleepy = profile(&["--profile", "sleepy", "--wake-every", "12h"]).unwrap();
+        assert_eq!(sleepy, Profile::Sleepy { every: Duration::from_secs(12 * 3600) });
+        assert!(profile(&["--profile", "loud"]).is_err() && profile(&["--keep-alive", "soon"]).is_err());
     }
 
     #[test]

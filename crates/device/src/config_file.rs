@@ -89,6 +89,11 @@ struct Runtime {
     verbose: Option<bool>,
     /// Ours alone, in seconds.
     resume: Option<u32>,
+    /// Ours alone: what the link costs.
+    profile: Option<String>,
+    /// Ours alone, as what follows: a span like `30s`.
+    keep_alive: Option<String>,
+    wake_every: Option<String>,
 }
 
 /// What was typed that adds up instead of replacing, so that the file must not say it again.
@@ -178,6 +183,9 @@ impl File {
         value("client-key-check-secs", access.client_key_check_secs.map(|secs| secs.to_string()));
         value("min-security", access.min_security);
         value("resume", runtime.resume.map(|seconds| seconds.to_string()));
+        value("profile", runtime.profile);
+        value("keep-alive", runtime.keep_alive);
+        value("wake-every", runtime.wake_every);
         value("ssh-host-keys", ssh.host_keys);
         value("ssh-server", ssh.server);
         for (client, users) in ssh.users {
@@ -247,7 +255,7 @@ mod tests {
                 "--verbose"
             ]
         );
-        let ours = "access:\n  min-security: sealed\n  permitlisten: [\"8080\", 9000-9010]\n  strict-pins: true\nssh:\n  host-keys: off\nruntime:\n  resume: 60\n";
+        let ours = "access:\n  min-security: sealed\n  permitlisten: [\"8080\", 9000-9010]\n  strict-pins: true\nssh:\n  host-keys: off\nruntime:\n  resume: 60\n  profile: metered\n";
         let ours = postern_config::parse::<File>(ours).unwrap().flags(Typed::default());
         assert_eq!(
             ours,
@@ -255,6 +263,7 @@ mod tests {
                 "--permit-listen=8080,9000-9010",
                 "--min-security=sealed",
                 "--resume=60",
+                "--profile=metered",
                 "--ssh-host-keys=off",
                 "--strict-pins"
             ]

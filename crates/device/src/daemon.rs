@@ -1,11 +1,12 @@
 //! The daemon's one loop: hear, check who it is, hand on.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use postern_client::trust::{KnownKeys, OwnIdentity, Places, TrustError};
-use postern_client::{Client, ClientError, Settings, StartError, connect_patiently, home_dir, identity};
+use postern_client::{Client, ClientError, Network, Profile, Settings, StartError, connect_as, home_dir, identity};
 use postern_net::ready::{self, Watchdog};
 use postern_net::signals;
 use postern_net::tasks::Tasks;
@@ -24,7 +25,10 @@ use crate::builtin_ssh::BuiltinSsh;
 use crate::cli::Config;
 #[cfg(feature = "sshd")]
 use crate::cli::SshServer;
-use crate::limits::{DRAIN, FIRST_RECORDS, POLICY_HEARTBEAT, REPLY_LIFE, REPUBLISH, REQUESTS, SESSIONS};
+use crate::limits::{
+    DRAIN, FIRST_RECORDS, POLICY_HEARTBEAT, POLICY_HEARTBEAT_SPARINGLY, REPLY_LIFE, REPUBLISH, REPUBLISH_LOOKS,
+    REPUBLISH_SPARINGLY, REQUESTS, SESSIONS,
+};
 use crate::live::Live;
 use crate::managers::Managers;
 use crate::policy::Policy;
@@ -42,6 +46,8 @@ pub(crate) struct Daemon {
     pub(crate) managers: Mutex<Managers>,
     /// Where the key lies that proves our relay sockets, once it does.
     pub(crate) signing_key: OnceLock<SigningKeyName>,
+    /// Something that others should read of us could not be written.
+    pub(crate) unpublished: AtomicBool,
     requests: Arc<Semaphore>,
     pub(crate) keys_file: tokio::sync::Mutex<()>,
     /// Our identity key.
@@ -116,14 +122,14 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
     let settings = Settings {
         root: config.root.clone(),
         trust: Trust::load().map_err(DaemonError::Trust)?,
-        heartbeat: config.keep_alive,
+        heartbeat: Duration::ZERO, // the habits say
         monitor: Some(match &config.policy {
             None => format!(r"\.{}\.{NAMESPACE}@", config.device),
             Some(_) => format!(r"(\.{}\.{NAMESPACE}@|{})", config.device, Policy::replies_regex()),
         }),
     };
     ready::notify_status("logging in");
-    let (client, mut inbox) = match connect_patiently(identity, settings, &tasks).await {
+    let (client, mut inbox) = match connect_as(identity, settings, config.habits.clone(), &tasks).await {
         Ok(connected) => connected,
         Err(ClientError::Stopped) => return Ok(()),
         Err(error) => return Err(DaemonError::Login(error)),
@@ -136,6 +142,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         tasks: tasks.clone(),
         sessions: Arc::new(Semaphore::new(SESSIONS)),
         signing_key: OnceLock::new(),
+        unpublished: AtomicBool::new(true),
         requests: Arc::new(Semaphore::new(REQUESTS)),
         keys_file: tokio::sync::Mutex::new(()),
         own: Arc::new(own),
@@ -157,8 +164,10 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
     // Answered behind `monitor` on the same connection: from here on nothing is missed.
     let _ = daemon.client.request(Request::Noop(Noop { ms: 0 })).await;
     // Ready means that whoever may come in finds the records of the device.
-    let mut republish = tokio::time::interval(REPUBLISH);
+    let clock = Clock::of(&daemon.config);
+    let mut republish = tokio::time::interval(clock.looks);
     republish.tick().await;
+    let mut published = Instant::now();
     tokio::select! {
         biased;
         () = stop.cancelled() => return Ok(()),
@@ -174,7 +183,8 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
     let mut watchdog = Watchdog::of_environment();
     let mut guests = daemon.live.count();
     guests.mark_changed();
-    let mut beat = tokio::time::interval(POLICY_HEARTBEAT);
+    tasks.spawn(Arc::clone(&daemon).stay_awake_while_busy());
+    let mut beat = tokio::time::interval(clock.policy);
     loop {
         tokio::select! {
             biased;
@@ -186,7 +196,10 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
                 None => break,
             },
             _ = republish.tick() => {
-                tasks.spawn(Arc::clone(&daemon).publish());
+                if published.elapsed() >= clock.republish || daemon.unpublished.load(Ordering::Relaxed) {
+                    published = Instant::now();
+                    tasks.spawn(Arc::clone(&daemon).publish());
+                }
             }
             _ = beat.tick(), if daemon.policy.is_some() => {
                 let daemon = Arc::clone(&daemon);
@@ -197,6 +210,26 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
     ready::notify_stopping();
     tasks.close_and_wait(DRAIN).await;
     Ok(())
+}
+
+/// What the daemon does by the clock, as its link allows.
+struct Clock {
+    republish: Duration,
+    looks: Duration,
+    policy: Duration,
+}
+
+impl Clock {
+    fn of(config: &Config) -> Self {
+        let [policy_auto, policy_metered] = POLICY_HEARTBEAT_SPARINGLY;
+        let (republish, policy) = match config.habits.profile_on(Network::of_default_route()) {
+            Profile::Wired | Profile::Every(_) => (REPUBLISH, POLICY_HEARTBEAT),
+            Profile::Auto => (REPUBLISH_SPARINGLY, policy_auto),
+            Profile::Metered | Profile::Sleepy { .. } => (REPUBLISH_SPARINGLY, policy_metered),
+        };
+        let hastened = config.habits.hastened.max(1);
+        Self { republish: republish / hastened, looks: REPUBLISH_LOOKS / hastened, policy: policy / hastened }
+    }
 }
 
 impl Daemon {
@@ -210,6 +243,19 @@ impl Daemon {
     pub(crate) fn answers_ssh(&self, target: &HostPort) -> bool {
         let is_here = matches!(target.host.trim_matches(['[', ']']), "localhost" | "127.0.0.1" | "::1");
         self.builtin_ssh.is_some() && is_here && target.port == self.config.sshd_port
+    }
+
+    /// A sleepy device stays connected while sessions run.
+    async fn stay_awake_while_busy(self: Arc<Self>) {
+        let mut sessions = self.live.count();
+        loop {
+            self.config.habits.set_busy(*sessions.borrow_and_update() > 0);
+            tokio::select! {
+                biased;
+                () = self.tasks.token().cancelled() => return,
+                changed = sessions.changed() => if changed.is_err() { return },
+            }
+        }
     }
 
     /// Checks who it is before anything is decrypted; a stranger costs a comparison.

@@ -6,8 +6,14 @@ use std::time::Duration;
 pub(crate) const SESSIONS: usize = 128;
 /// Requests being looked at at the same time; more wait in the inbox.
 pub(crate) const REQUESTS: usize = 32;
-/// How often `device_info` is written again.
+/// How often `device_info` is written again where bytes cost nothing.
 pub(crate) const REPUBLISH: Duration = Duration::from_secs(3600);
+/// The same elsewhere: the record lives for thirty days, and writing it costs kilobytes for each manager.
+pub(crate) const REPUBLISH_SPARINGLY: Duration = Duration::from_secs(86_400);
+/// How often is looked whether it is time for that, or for what failed.
+pub(crate) const REPUBLISH_LOOKS: Duration = Duration::from_secs(900);
+/// The longest silence or sleep that can be asked for: a year.
+pub(crate) const FARTHEST: Duration = Duration::from_secs(365 * 86_400);
 /// For the first records to be written before the daemon says that it is ready; a slow server must not delay it further.
 pub(crate) const FIRST_RECORDS: Duration = Duration::from_secs(5);
 /// Life of `device_info`: 30 days.
@@ -24,6 +30,8 @@ pub(crate) const DRAIN: Duration = Duration::from_secs(2);
 pub(crate) const AUTHORIZED_KEYS_BYTES: u64 = 1024 * 1024;
 /// How often the policy service is told that the device is there. Source: NoPorts policy heartbeat, 5 min.
 pub(crate) const POLICY_HEARTBEAT: Duration = Duration::from_secs(300);
+/// The same in profile auto and where it is metered: a month of five minutes is 8 MB. Its light goes out in between.
+pub(crate) const POLICY_HEARTBEAT_SPARINGLY: [Duration; 2] = [Duration::from_secs(3600), Duration::from_secs(6 * 3600)];
 /// Clients that policy is asked about, or that are served on its word, at the same time. More are not heard: whoever may
 /// come in asks again, and strangers must not fill the memory.
 pub(crate) const POLICY_SEATS: usize = 64;

@@ -1,6 +1,7 @@
 //! What managers can read of a device: user name and device information.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use postern_client::{ClientError, user_name};
 use postern_proto::AtSign;
@@ -40,23 +41,28 @@ impl Daemon {
     /// Tells every manager, or takes back what was told when the device hides. An
     /// unknown manager must not keep the others from being told.
     pub(crate) async fn publish(self: Arc<Self>) {
+        let mut failed = false;
         if self.signing_key.get().is_none() {
             match self.client.publish_signing_key().await {
                 Ok(name) => drop(self.signing_key.set(name)),
                 Err(error) => {
-                    tracing::warn!(%error, "could not publish the signing key: relay sockets use signed lines")
+                    failed = true;
+                    tracing::warn!(%error, "could not publish the signing key: relay sockets use signed lines");
                 }
             }
         }
         if let Err(error) = self.own.voucher(&self.client).await {
+            failed = true;
             tracing::warn!(%error, "no voucher for the identity key of this device yet: sealed sessions are not served");
         }
         self.read_host_keys().await;
         for manager in &self.managers_now() {
             if let Err(error) = Box::pin(self.publish_to(manager)).await {
+                failed = true;
                 tracing::warn!(%manager, %error, "could not share the device information");
             }
         }
+        self.unpublished.store(failed, Ordering::Relaxed);
     }
 
     async fn publish_to(&self, manager: &AtSign) -> Result<(), ClientError> {

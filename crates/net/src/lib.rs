@@ -12,6 +12,7 @@
 //! | [`pump`] | joining two sockets without copying |
 //! | [`backoff`] | waiting before trying again |
 //! | [`tasks`] | the only place that spawns |
+//! | [`usage`] | bytes sent and received, by what they were for |
 //! | [`signals`], [`ready`] | what the service manager says to us, and we to it |
 
 pub mod backoff;
@@ -24,3 +25,4 @@ pub mod signals;
 pub mod tasks;
 pub mod tcp;
 pub mod tls;
+pub mod usage;

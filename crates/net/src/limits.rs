@@ -18,6 +18,9 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 /// long: a gateway whose network changed reconnects after a minute instead of 15.
 pub const UNACKNOWLEDGED_FOR: Duration = Duration::from_secs(60);
 
+/// Servers whose TLS tickets a process keeps in memory: its atServer, its directory, and those of its peers.
+pub const SERVERS_REMEMBERED: usize = 32;
+
 /// The largest PEM file that is read (certificates, keys, CA bundles). The Mozilla bundle is about 230 KB.
 pub const PEM_FILE_BYTES: u64 = 4 * 1024 * 1024;
 

@@ -358,7 +358,10 @@ impl World {
 
     /// `sshnpd` under this name, ready for further words.
     pub fn sshnpd(&self, name: &str) -> Command {
-        self.sshnpd_at(&self.options.places.device, name)
+        let mut command = self.sshnpd_at(&self.options.places.device, name);
+        // The tests cut links and wait for what follows.
+        command.args(["--keep-alive", "30s"]);
+        command
     }
 
     /// The same on another host.

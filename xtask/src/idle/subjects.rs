@@ -28,8 +28,36 @@ pub(crate) enum What {
 }
 
 /// All of them.
-pub(crate) const SUBJECTS: [Subject; 3] = [
-    Subject { name: "sshnpd", link: "eth0", kind: What::Daemon(&[&[]]), hastened: 1.0, promise: None },
+pub(crate) const SUBJECTS: [Subject; 6] = [
+    Subject {
+        name: "wired",
+        link: "eth0",
+        kind: What::Daemon(&[&["--profile", "wired", "--hasten", "60"]]),
+        hastened: 60.0,
+        promise: None,
+    },
+    Subject {
+        name: "auto",
+        link: "eth0",
+        kind: What::Daemon(&[&["--hasten", "900"]]),
+        hastened: 900.0,
+        promise: Some(2e6),
+    },
+    // What auto makes of itself on a modem.
+    Subject {
+        name: "metered",
+        link: "wwan0",
+        kind: What::Daemon(&[&["--hasten", "900"]]),
+        hastened: 900.0,
+        promise: Some(1e6),
+    },
+    Subject {
+        name: "sleepy",
+        link: "wwan0",
+        kind: What::Daemon(&[&["--profile", "sleepy", "--hasten", "900"]]),
+        hastened: 900.0,
+        promise: Some(1e6),
+    },
     // Its daemon asks every 10 s on the connection for notifications and every 15 s on the other. Ours with the same
     // intervals: what its atServer adds by itself (statistics every 15 s) is not in it.
     Subject {

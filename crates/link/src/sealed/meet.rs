@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use postern_net::tasks::Tasks;
 use postern_net::tls::{self, Trust};
+use postern_net::usage::{Counted, Plane};
 use postern_rendezvous::RelayAddress;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::oneshot;
@@ -36,7 +37,7 @@ async fn dial_relay(relay: &RelayAddress) -> io::Result<Box<dyn Io>> {
     }
     let socket = postern_net::proxy::connect_tcp(relay.host(), relay.port(), DIAL).await?;
     postern_net::tcp::limit_unsent(&socket, UNSENT)?;
-    Ok(Box::new(socket))
+    Ok(Box::new(Counted::new(socket, Plane::Data)))
 }
 
 /// Whose certificates we believe of relays; read when it is first needed.

@@ -20,9 +20,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::{ALPN, PeerCertificates, RELAY_ALPN, TlsError, provider, read_pem};
-use crate::limits::UNACKNOWLEDGED_FOR;
+use crate::limits::{SERVERS_REMEMBERED, UNACKNOWLEDGED_FOR};
 use crate::proxy::{self, Proxy};
 use crate::tcp;
+use crate::usage::{Counted, Plane};
 
 /// What to do about a certificate of one's own CA.
 pub(super) const OWN_CA_HINT: &str =
@@ -120,8 +121,8 @@ impl Trust {
             .with_webpki_verifier(Arc::clone(&verifier))
             .with_no_client_auth();
         config.alpn_protocols = vec![ALPN.to_vec()];
-        // One connection lasts for weeks: a store of tickets would cost memory and save nothing.
-        config.resumption = Resumption::disabled();
+        // A device comes back once a day, and a client several times an hour: without certificates it costs half.
+        config.resumption = Resumption::in_memory_sessions(SERVERS_REMEMBERED);
         Ok(Self { config: Arc::new(config), verifier })
     }
 
@@ -138,6 +139,10 @@ impl Trust {
     fn offering(&self, alpn: &[&[u8]]) -> Arc<ClientConfig> {
         let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        if alpn.contains(&RELAY_ALPN) {
+            // Another server under the same name, and each session another connection: it gives no tickets.
+            config.resumption = Resumption::disabled();
+        }
         Arc::new(config)
     }
 }
@@ -378,6 +383,8 @@ pub(super) async fn connect_by(
             if carries == Carries::Lines {
                 tcp::limit_unacknowledged(&socket, UNACKNOWLEDGED_FOR).map_err(tcp)?;
             }
+            let plane = if carries == Carries::Lines { Plane::Control } else { Plane::Data };
+            let socket = Counted::new(socket, plane);
             during = "in the TLS handshake";
             let error = match TlsConnector::from(Arc::clone(&config)).connect(name.clone(), socket).await {
                 Ok(stream) => return Ok(TlsStream { stream }),
@@ -400,7 +407,7 @@ pub(super) async fn connect_by(
 /// A TLS connection to a server whose certificate we accepted.
 #[derive(Debug)]
 pub struct TlsStream {
-    stream: tokio_rustls::client::TlsStream<TcpStream>,
+    stream: tokio_rustls::client::TlsStream<Counted<TcpStream>>,
 }
 
 impl TlsStream {
@@ -413,7 +420,7 @@ impl TlsStream {
     /// The TCP socket below, to change its keep-alive.
     #[must_use]
     pub fn tcp(&self) -> &TcpStream {
-        self.stream.get_ref().0
+        self.stream.get_ref().0.get_ref()
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
 use rustls::server::{Acceptor, NoServerSessionStorage};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -78,9 +79,14 @@ impl ServerTls {
         let anyone = if ask { anyone.with_client_cert_verifier(TakeAny::new()) } else { anyone.with_no_client_auth() };
         let mut anyone = anyone.with_single_cert(chain, key)?;
         for config in [&mut postern, &mut anyone] {
-            // Connections last for weeks: tickets would cost bytes on the wire and memory here, and save nothing.
             config.send_tls13_tickets = 0;
             config.session_storage = Arc::new(NoServerSessionStorage {});
+        }
+        if ask {
+            // A device that comes back shows it and is spared our certificates. Nothing is kept for it here: the ticket is
+            // sealed with a key that lives for hours, and not longer than this process.
+            postern.ticketer = aws_lc_rs::Ticketer::new()?;
+            postern.send_tls13_tickets = 1;
         }
         postern.alpn_protocols = vec![alpn.to_vec()];
         Ok(Self { postern: Arc::new(postern), alpn, anyone: Arc::new(anyone) })
