@@ -32,6 +32,7 @@ use crate::limits::{
 use crate::live::Live;
 use crate::managers::Managers;
 use crate::policy::Policy;
+use crate::usage::Meter;
 use crate::usual::UsualRelays;
 
 /// Everything the handlers share.
@@ -46,6 +47,8 @@ pub(crate) struct Daemon {
     pub(crate) managers: Mutex<Managers>,
     /// Where the key lies that proves our relay sockets, once it does.
     pub(crate) signing_key: OnceLock<SigningKeyName>,
+    /// Bytes that went by.
+    pub(crate) meter: Meter,
     /// Something that others should read of us could not be written.
     pub(crate) unpublished: AtomicBool,
     requests: Arc<Semaphore>,
@@ -119,6 +122,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
     let stop = signals::shutdown_token().map_err(DaemonError::Signals)?;
     let hangups = signals::Hangups::listen().map_err(DaemonError::Signals)?;
     let tasks = Tasks::under(&stop);
+    let meter = Meter::open(config.device.as_str(), config.at_sign.as_str(), &config.habits);
     let settings = Settings {
         root: config.root.clone(),
         trust: Trust::load().map_err(DaemonError::Trust)?,
@@ -143,6 +147,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         sessions: Arc::new(Semaphore::new(SESSIONS)),
         signing_key: OnceLock::new(),
         unpublished: AtomicBool::new(true),
+        meter,
         requests: Arc::new(Semaphore::new(REQUESTS)),
         keys_file: tokio::sync::Mutex::new(()),
         own: Arc::new(own),
@@ -161,6 +166,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
     }
     tasks.spawn(Arc::clone(&daemon).watch_managers(hangups));
     tasks.spawn(Arc::clone(&daemon).keep_status());
+    tasks.spawn(Arc::clone(&daemon).keep_usage());
     // Answered behind `monitor` on the same connection: from here on nothing is missed.
     let _ = daemon.client.request(Request::Noop(Noop { ms: 0 })).await;
     // Ready means that whoever may come in finds the records of the device.
@@ -209,6 +215,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
     }
     ready::notify_stopping();
     tasks.close_and_wait(DRAIN).await;
+    daemon.meter.save();
     Ok(())
 }
 

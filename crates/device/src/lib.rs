@@ -26,6 +26,7 @@ mod sealed;
 mod sessions;
 mod ssh_users;
 mod status;
+mod usage;
 mod usual;
 
 use std::ffi::OsString;
@@ -88,6 +89,16 @@ pub fn config_path() -> std::path::PathBuf {
 /// What is wrong, for a person.
 pub fn config_check(path: &std::path::Path) -> Result<(), String> {
     config_file::check(path)
+}
+
+/// Runs `postern usage` with its arguments, the program name first.
+pub fn usage_main(args: Vec<OsString>) -> ExitCode {
+    usage::main(args)
+}
+
+/// The command line of `postern usage`, for completions.
+pub fn usage_command() -> clap::Command {
+    usage::command()
 }
 
 /// The command line, for completions.

@@ -60,6 +60,20 @@ pub(crate) const TARGETS: usize = 64;
 pub(crate) const LISTENS: usize = 16;
 /// How often the status is written while sessions run: two writes to memory in five seconds.
 pub(crate) const STATUS_EVERY: Duration = Duration::from_millis(2500);
+/// How long the daemon has for its answer when it is asked for its bytes: it is one write to memory.
+pub(crate) const ASK_DAEMON: Duration = Duration::from_secs(3);
+/// How often is looked for it.
+pub(crate) const ASK_LOOKS: Duration = Duration::from_millis(20);
+/// How often what was counted is put on its day.
+pub(crate) const USAGE_EVERY: Duration = Duration::from_secs(600);
+/// How often it is written down: flash wears out.
+pub(crate) const USAGE_WRITTEN_EVERY: Duration = Duration::from_secs(86_400);
+/// Days that are kept: this month and the last.
+pub(crate) const USAGE_DAYS: usize = 62;
+/// From this age on a daemon that has no whole day yet reckons with what it has.
+pub(crate) const USAGE_PROJECTED_FROM: Duration = Duration::from_secs(600);
+/// Longest file of bytes: 62 days of 60 bytes.
+pub(crate) const USAGE_BYTES: u64 = 64 * 1024;
 /// Longest status: 128 sessions with 64 targets of 100 bytes each.
 pub(crate) const STATUS_BYTES: u64 = 1024 * 1024;
 /// Between a stream and the built-in ssh server, either way: two of its packets.

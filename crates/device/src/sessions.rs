@@ -293,6 +293,9 @@ impl Daemon {
             drop((seat, place));
             let seconds = started.elapsed().as_secs();
             let carried = ended.as_ref().ok();
+            if let Some(carried) = carried {
+                postern_net::usage::moved(postern_net::usage::Plane::Data, carried.out, carried.back);
+            }
             daemon.journal.record(Entry {
                 sent: carried.map(|carried| carried.out),
                 received: carried.map(|carried| carried.back),

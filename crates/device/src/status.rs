@@ -9,18 +9,21 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
 use jiff::{Timestamp, Unit};
 use postern_link::sealed::State;
+use postern_net::signals::Questions;
 use postern_observe::{print, runtime_dir, say, state_dir};
 use postern_proto::Uuid;
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::Daemon;
-use crate::limits::{STATUS_BYTES, STATUS_EVERY};
+use crate::limits::{ASK_LOOKS, STATUS_BYTES, STATUS_EVERY};
 use crate::live::Session;
+use crate::usage::Usage;
 
 /// Shows who is in: since when, by which rule, to what, how many bytes.
 ///
@@ -47,6 +50,9 @@ struct Status {
     version: String,
     started: String,
     written: String,
+    /// Bytes of this device, as they were when this was written.
+    #[serde(default)]
+    usage: Option<Usage>,
     sessions: Vec<Guest>,
 }
 
@@ -94,13 +100,20 @@ impl Daemon {
             Err(error) => return tracing::debug!(%error, "no status is kept"),
         };
         let (started, mut count) = (SystemTime::now(), self.live.count());
+        let mut questions = match Questions::listen() {
+            Ok(questions) => questions,
+            Err(error) => return tracing::debug!(%error, "no status is kept"),
+        };
+        let mut asked = false;
         loop {
             count.mark_unchanged();
-            if let Err(error) = board.write(&self.status(started)) {
+            if let Err(error) = board.write(&self.status(started, asked)) {
                 tracing::debug!(%error, "the status cannot be written");
             }
+            asked = false;
             tokio::select! {
                 () = self.tasks.token().cancelled() => return,
+                () = questions.next() => asked = true,
                 _ = count.changed() => {}
                 () = async {
                     self.live.some().await;
@@ -110,7 +123,7 @@ impl Daemon {
         }
     }
 
-    fn status(&self, started: SystemTime) -> Status {
+    fn status(&self, started: SystemTime, asked: bool) -> Status {
         Status {
             v: 1,
             pid: std::process::id(),
@@ -119,6 +132,7 @@ impl Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: text(started),
             written: text(SystemTime::now()),
+            usage: Some(self.meter.show(asked)),
             sessions: self.live.all().iter().map(|(id, session)| Guest::of(id, session)).collect(),
         }
     }
@@ -250,6 +264,46 @@ pub(crate) fn all() -> Vec<(Vec<String>, String)> {
     found().iter().map(|status| (shown(status), serde_json::to_string(status).unwrap_or_default())).collect()
 }
 
+/// Asks the daemons of this user for their bytes: a signal, and the file that follows it. One that does not answer within
+/// `limit` is shown as it was.
+pub(crate) fn ask(device: Option<&str>, limit: Duration) -> Vec<(String, Usage)> {
+    let mut paths: Vec<PathBuf> = places().iter().flat_map(|dir| files(dir)).filter(|path| is_live(path)).collect();
+    paths.sort();
+    paths.dedup();
+    let known = paths.iter().filter_map(|path| Some((path, read(path)?)));
+    let wanted = known.filter(|(_, status)| device.is_none_or(|device| device == status.device));
+    let mut found = Vec::new();
+    for (path, status) in wanted {
+        let name = format!("{}{}", status.device, status.at_sign);
+        // A daemon that says nothing of bytes does not know the signal, and would end.
+        let Some(mut usage) = status.usage else { continue };
+        let pid = i32::try_from(status.pid).ok().and_then(Pid::from_raw);
+        let before = usage.clone();
+        if pid.is_some_and(|pid| kill_process(pid, Signal::USR1).is_ok()) {
+            let begun = Instant::now();
+            while begun.elapsed() < limit {
+                if let Some(now) = read(path).and_then(|status| status.usage).filter(|now| now.is_answer_after(&before))
+                {
+                    usage = now;
+                    break;
+                }
+                std::thread::sleep(ASK_LOOKS);
+            }
+        }
+        found.push((name, usage));
+    }
+    found
+}
+
+/// Tells where a daemon was looked for.
+pub(crate) fn say_none() {
+    let dirs: Vec<String> = places().iter().map(|dir| dir.display().to_string()).collect();
+    say(format_args!(
+        "sshnpd: no daemon of this user runs here (looked in {}). Run this as the user that runs the daemon.",
+        dirs.join(", ")
+    ));
+}
+
 /// Runs `sshnpd status`; the first word is the program's name.
 pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     let flags = match Flags::try_parse_from(args) {
@@ -263,11 +317,7 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     let wanted = |status: &&Status| flags.device.as_ref().is_none_or(|device| *device == status.device);
     let found: Vec<&Status> = found.iter().filter(wanted).collect();
     if found.is_empty() {
-        let dirs: Vec<String> = places().iter().map(|dir| dir.display().to_string()).collect();
-        say(format_args!(
-            "sshnpd: no daemon of this user runs here (looked in {}). Run this as the user that runs the daemon.",
-            dirs.join(", ")
-        ));
+        say_none();
         return ExitCode::FAILURE;
     }
     for status in found {
@@ -337,6 +387,7 @@ mod tests {
             version: "0.1.0".into(),
             started: "2026-11-23T09:00:00Z".into(),
             written: "2026-11-23T10:06:00Z".into(),
+            usage: None,
             sessions: vec![guest],
         };
         let text = serde_json::to_string(&status).unwrap();

@@ -115,8 +115,8 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    fn draw(seed: u32, i: usize) -> u32 {
-        seed.wrapping_add(i as u32).wrapping_mul(2_654_435_761).rotate_left(11).wrapping_mul(0x9E37_79B1)
+    fn draw(seed: u32, i: u32) -> u32 {
+        seed.wrapping_add(i).wrapping_mul(2_654_435_761).rotate_left(11).wrapping_mul(0x9E37_79B1)
     }
 
     /// Tries of one device from the loss to its return; the server is away for `outage`. Each failed try takes `fails`.
@@ -151,9 +151,8 @@ mod tests {
 
     #[test]
     fn the_first_tries_of_a_fleet_are_spread() {
-        let firsts: Vec<u64> = (0..200)
-            .map(|seed| tries(Pace::PATIENT, secs(0), secs(0), seed * 7919)[0].as_millis() as u64 / 200)
-            .collect();
+        let firsts: Vec<u128> =
+            (0..200).map(|seed| tries(Pace::PATIENT, secs(0), secs(0), seed * 7919)[0].as_millis() / 200).collect();
         for slot in 0..10 {
             let here = firsts.iter().filter(|at| **at == slot).count();
             assert!((5..=40).contains(&here), "{here} in a fifth of a second");

@@ -188,12 +188,7 @@ mod tests {
     }
 
     /// A network that forgets a connection after `survives` of silence. Returns the mind, its deaths and the time that passed.
-    fn live(
-        plan: Plan,
-        survives: Duration,
-        beats: usize,
-        randoms: impl Fn(usize) -> u32,
-    ) -> (Heartbeat, usize, Duration) {
+    fn live(plan: Plan, survives: Duration, beats: u32, randoms: impl Fn(u32) -> u32) -> (Heartbeat, usize, Duration) {
         let mut mind = Heartbeat::new(plan, None);
         let (mut deaths, mut passed) = (0, Duration::ZERO);
         for i in 0..beats {
@@ -272,7 +267,7 @@ mod tests {
     fn a_month_fits_into_its_promise() {
         // Bytes on the wire from the IP header on, as `cargo xtask idle` counts them: a touch and its acknowledgement, a
         // question with answer and acknowledgement.
-        let bytes = |beats: usize| (beats * (2 * 127 + 215) / 3) as u64;
+        let bytes = |beats: u32| u64::from(beats) * (2 * 127 + 215) / 3;
         let month = secs(30 * 86_400);
         for (plan, survives, promise) in [
             (AUTO, secs(3600), 700_000),
@@ -280,7 +275,7 @@ mod tests {
             (Plan::adaptive(secs(900), secs(1500), secs(300)), secs(3600), 500_000),
         ] {
             let mut beats = 1000;
-            while live(plan, survives, beats, |i| (i as u32).wrapping_mul(2_654_435_761)).2 < month {
+            while live(plan, survives, beats, |i: u32| i.wrapping_mul(2_654_435_761)).2 < month {
                 beats += 100;
             }
             assert!(bytes(beats) < promise, "{beats} beats are {} bytes", bytes(beats));
@@ -291,11 +286,11 @@ mod tests {
         /// Whatever the network does, the silence finds its place below what it bears, and deaths become rare.
         #[test]
         fn a_network_is_learnt(survives in 80_u64..4000, seed: u32) {
-            let random = |i: usize| seed.wrapping_add(i as u32).wrapping_mul(2_654_435_761).rotate_left(9);
+            let random = |i: u32| seed.wrapping_add(i).wrapping_mul(2_654_435_761).rotate_left(9);
             let (mind, deaths, _) = live(AUTO, secs(survives), 4000, random);
             prop_assert!(deaths <= 60, "{deaths} deaths");
             let (kept, borne) = (mind.learnt().interval.as_secs_f64(), survives as f64);
-            prop_assert!(kept >= (borne * 0.4).min(1500.0).max(60.0) - 1.0, "kept {kept} of {borne}");
+            prop_assert!(kept >= (borne * 0.4).clamp(60.0, 1500.0) - 1.0, "kept {kept} of {borne}");
         }
 
         #[test]

@@ -95,6 +95,13 @@ const APPLETS: &[Applet] = &[
     },
     #[cfg(feature = "join")]
     Applet { name: "leave", what: "undo join", main: postern_join::leave_main, command: postern_join::leave_command },
+    #[cfg(feature = "device")]
+    Applet {
+        name: "usage",
+        what: "what this device costs in bytes",
+        main: postern_device::usage_main,
+        command: postern_device::usage_command,
+    },
     #[cfg(feature = "activate")]
     Applet {
         name: "at_activate",

@@ -148,7 +148,7 @@ struct Tcp {
 }
 
 impl Packet {
-    /// `None`: neither IPv4 nor IPv6 (the radio knows no ARP), or loopback.
+    /// `None`: neither IPv4 nor IPv6 (the radio knows no ARP), loopback, or what an Ethernet says to all.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let half = |at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
         let (header, length, protocol, from, to) = match bytes.first()? >> 4 {
@@ -169,7 +169,7 @@ impl Packet {
             }
             _ => return None,
         };
-        if from.is_loopback() {
+        if from.is_loopback() || to.is_multicast() {
             return None;
         }
         let ported = matches!(protocol, 6 | 17);
