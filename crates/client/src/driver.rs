@@ -290,7 +290,8 @@ impl Driver {
     fn look_at_network(&mut self, wire: &Wire) {
         let Some(habits) = &self.habits else { return };
         wire.make_quiet();
-        let network = Network::of_default_route();
+        // A system that does not say any more has not moved.
+        let network = Network::of_default_route().or(self.network);
         let first = self.known_network.replace(network).is_none_or(|before| before != network);
         if !first {
             return;
