@@ -338,7 +338,7 @@ pub async fn connect_at(
     let mut during = "waiting for TCP";
     let work = async {
         let tcp = |error| ConnectError::Tcp { to: to(), error };
-        let socket = tcp::connect_first(vec![address]).await.map_err(tcp)?;
+        let socket = Counted::new(tcp::connect_first(vec![address]).await.map_err(tcp)?, Plane::Control);
         during = "in the TLS handshake";
         let stream = TlsConnector::from(Arc::clone(&trust.config)).connect(server, socket).await;
         stream.map(|stream| TlsStream { stream }).map_err(|error| ConnectError::Tls { to: to(), error })
