@@ -17,6 +17,8 @@ use crate::config_file::{self, Typed};
 use crate::host_keys::HostKeySource;
 use crate::limits::FARTHEST;
 use crate::managers::Manager;
+#[cfg(feature = "sandbox")]
+use crate::sandbox::Sandbox;
 use crate::ssh_users::SshUsers;
 
 /// Waits for a client's signed request and dials out to the relay; listens on nothing.
@@ -150,6 +152,11 @@ struct Flags {
     dialect: Dialect,
     #[arg(long, hide = true)]
     storage_path: Option<PathBuf>,
+    /// Give up, by Landlock and seccomp, what the daemon does not need once it runs: auto (what the kernel has), require
+    /// (all of it, or it does not run) or off.
+    #[cfg(feature = "sandbox")]
+    #[arg(long, default_value = "auto", value_name = "HOW")]
+    sandbox: Sandbox,
     /// Look for what keeps this device from being reached, say what to do, and end: 0 nothing fails, 1 something does.
     #[cfg(feature = "doctor")]
     #[arg(long)]
@@ -233,6 +240,11 @@ pub(crate) struct Config {
     /// Only keys that a person gave count.
     pub(crate) strict_pins: bool,
     pub(crate) verbosity: Verbosity,
+    #[cfg(feature = "sandbox")]
+    pub(crate) sandbox: Sandbox,
+    /// What was given up; `None`: nothing, or not yet.
+    #[cfg(feature = "sandbox")]
+    pub(crate) got: Option<postern_confine::Got>,
     /// Only look what is wrong; true: as JSON.
     #[cfg(feature = "doctor")]
     pub(crate) doctor: Option<bool>,
@@ -362,6 +374,10 @@ fn check(flags: Flags) -> Result<Config, String> {
         host_keys: HostKeySource::parse(&flags.ssh_host_keys),
         strict_pins: flags.strict_pins || std::env::var_os("POSTERN_STRICT_PINS").is_some_and(|set| set == "1"),
         verbosity: Verbosity::of(flags.verbose, flags.debug),
+        #[cfg(feature = "sandbox")]
+        sandbox: flags.sandbox,
+        #[cfg(feature = "sandbox")]
+        got: None,
         #[cfg(feature = "doctor")]
         doctor: flags.doctor.then_some(flags.json),
     })

@@ -94,6 +94,8 @@ struct Runtime {
     /// Ours alone, as what follows: a span like `30s`.
     keep_alive: Option<String>,
     wake_every: Option<String>,
+    /// Ours alone.
+    sandbox: Option<String>,
 }
 
 /// What was typed that adds up instead of replacing, so that the file must not say it again.
@@ -186,6 +188,8 @@ impl File {
         value("profile", runtime.profile);
         value("keep-alive", runtime.keep_alive);
         value("wake-every", runtime.wake_every);
+        #[cfg(feature = "sandbox")]
+        value("sandbox", runtime.sandbox);
         value("ssh-host-keys", ssh.host_keys);
         value("ssh-server", ssh.server);
         for (client, users) in ssh.users {

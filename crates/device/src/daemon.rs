@@ -17,7 +17,7 @@ use postern_proto::verb::Noop;
 use postern_proto::{Notification, Request, SigningKeyName};
 use postern_rendezvous::hints::{LATENCY_REQUEST, LATENCY_RESPONSE, RelayMap};
 use postern_session::{Dialect, Door, Guest, HostPort, NAMESPACE, SshPublicKey};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
 use crate::authorized_keys::{self, Added};
@@ -32,6 +32,7 @@ use crate::limits::{
 use crate::live::Live;
 use crate::managers::Managers;
 use crate::policy::Policy;
+use crate::twin::Twins;
 use crate::usage::Meter;
 use crate::usual::UsualRelays;
 
@@ -69,6 +70,10 @@ pub(crate) struct Daemon {
     pub(crate) live: Arc<Live>,
     /// Who came in, to what.
     pub(crate) journal: Journal,
+    /// Whether another machine runs with our keys.
+    pub(crate) twins: Twins,
+    /// What clients are told of the device has changed.
+    pub(crate) news: Notify,
 }
 
 /// Why the daemon cannot run.
@@ -157,6 +162,8 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         doubts: Mutex::new((Instant::now(), 0)),
         usual: UsualRelays::default(),
         live: Arc::default(),
+        twins: Twins::new(),
+        news: Notify::new(),
         journal: Journal::standard(&format!("sshnpd.{}{}", config.device, config.at_sign)),
         config,
     });
@@ -191,6 +198,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
     guests.mark_changed();
     tasks.spawn(Arc::clone(&daemon).stay_awake_while_busy());
     let mut beat = tokio::time::interval(clock.policy);
+    tasks.spawn(Arc::clone(&daemon).watch_twins());
     loop {
         tokio::select! {
             biased;
@@ -206,6 +214,9 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
                     published = Instant::now();
                     tasks.spawn(Arc::clone(&daemon).publish());
                 }
+            }
+            () = daemon.news.notified() => {
+                tasks.spawn(Arc::clone(&daemon).publish());
             }
             _ = beat.tick(), if daemon.policy.is_some() => {
                 let daemon = Arc::clone(&daemon);

@@ -40,10 +40,47 @@ async fn examine(config: &Config, tasks: &Tasks) -> Vec<Finding> {
     findings.push(link);
     let host_keys = host_keys(config, &way, named, &keys).await;
     findings.extend(way.findings);
+    #[cfg(feature = "sshd")]
+    let sshd = match config.ssh_server {
+        crate::cli::SshServer::Builtin => Finding::ok("sshd", "built in, without a socket"),
+        crate::cli::SshServer::System => sshd,
+    };
     findings.extend([sshd, host_keys]);
     findings.extend(folders(config));
     findings.push(daemons(config));
+    #[cfg(feature = "sandbox")]
+    findings.push(sandbox(config));
     findings
+}
+
+/// What the kernel would keep from a thief of the daemon: tried, not believed.
+#[cfg(feature = "sandbox")]
+fn sandbox(config: &Config) -> Finding {
+    use crate::sandbox::{Sandbox, tried};
+    let id = "sandbox";
+    if config.sandbox == Sandbox::Off {
+        return Finding::skip(id, "--sandbox off");
+    }
+    if crate::sandbox::serves_logins(config) {
+        return Finding::skip(id, "none with the built-in ssh server, whose users may do what they may");
+    }
+    let required = config.sandbox == Sandbox::Require;
+    match tried(config) {
+        Ok((got, open)) if !open.is_empty() => Finding::fail(
+            id,
+            format!("{got}; but this was still possible: {}", open.join(", ")),
+            "tell us: this should not be",
+        ),
+        Ok((got, _)) if got.is_whole() => Finding::ok(id, format!("tried: {got}")),
+        Ok((got, _)) if required => Finding::fail(
+            id,
+            format!("this kernel can do part of it alone: {got}"),
+            "use --sandbox auto, or a newer kernel",
+        ),
+        Ok((got, _)) => Finding::ok(id, format!("as far as this kernel can: {got}")),
+        Err(why) if required => Finding::fail(id, why, "use --sandbox auto"),
+        Err(why) => Finding::warn(id, why, "the daemon runs without"),
+    }
 }
 
 /// What lies on this disk against what managers are told.
@@ -107,14 +144,27 @@ fn folders(config: &Config) -> Vec<Finding> {
 
 /// Daemons of this name on this machine.
 fn daemons(config: &Config) -> Finding {
-    let running = running(config.at_sign.as_str(), config.device.as_str());
+    let running = running(config);
     let name = format!("{}{}", config.device, config.at_sign);
+    if running.iter().any(|(_, twin)| *twin) {
+        return Finding::fail(
+            "daemon",
+            format!("another machine runs as {name}, with the same keys"),
+            "is one a copy of the other's disk or SD card? Give this one keys of its own (at_activate enroll, postern join) \
+             and another name",
+        )
+        .because("both answer the same clients, and whoever is faster gets the session");
+    }
     match running.as_slice() {
         [] => Finding::warn("daemon", format!("no daemon runs here for {name}"), "start it; its log says why it ended"),
-        [pid] => Finding::ok("daemon", format!("runs for {name}, pid {pid}")),
+        [(pid, _)] => Finding::ok("daemon", format!("runs for {name}, pid {pid}")),
         pids => Finding::warn(
             "daemon",
-            format!("{} daemons run here for {name}: pids {pids:?}", pids.len()),
+            format!(
+                "{} daemons run here for {name}: pids {}",
+                pids.len(),
+                pids.iter().map(|(pid, _)| pid.to_string()).collect::<Vec<_>>().join(", ")
+            ),
             "they share the work, which costs data twice: stop all but one",
         ),
     }

@@ -28,9 +28,9 @@ pub(crate) enum HostKeySource {
 }
 
 /// Where OpenSSH keeps its configuration and keys.
-const OPENSSH: &str = "/etc/ssh";
+pub(crate) const OPENSSH: &str = "/etc/ssh";
 /// Where Dropbear keeps its keys.
-const DROPBEAR: &str = "/etc/dropbear";
+pub(crate) const DROPBEAR: &str = "/etc/dropbear";
 
 impl HostKeySource {
     pub(crate) fn parse(text: &str) -> Self {

@@ -22,10 +22,13 @@ mod managers;
 mod policy;
 mod reach;
 mod records;
+#[cfg(feature = "sandbox")]
+mod sandbox;
 mod sealed;
 mod sessions;
 mod ssh_users;
 mod status;
+mod twin;
 mod usage;
 mod usual;
 
@@ -47,6 +50,15 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     };
     postern_observe::init(config.verbosity);
     postern_net::tasks::install_panic_hook();
+    // Before there is any other thread: it holds for this one and those that it starts.
+    #[cfg(feature = "sandbox")]
+    let config = match sandboxed(config) {
+        Ok(config) => config,
+        Err(why) => {
+            postern_observe::say(format_args!("Error : {why}"));
+            return ExitCode::FAILURE;
+        }
+    };
     // One thread: a gateway has few cores, and an idle daemon needs none.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -99,6 +111,17 @@ pub fn usage_main(args: Vec<OsString>) -> ExitCode {
 /// The command line of `postern usage`, for completions.
 pub fn usage_command() -> clap::Command {
     usage::command()
+}
+
+#[cfg(feature = "sandbox")]
+fn sandboxed(mut config: cli::Config) -> Result<cli::Config, String> {
+    // A doctor looks around, and tries the sandbox in a thread of its own.
+    #[cfg(feature = "doctor")]
+    if config.doctor.is_some() {
+        return Ok(config);
+    }
+    config.got = sandbox::enter(&config)?;
+    Ok(config)
 }
 
 /// The command line, for completions.

@@ -83,5 +83,13 @@ pub(crate) const BUILTIN_BUFFER: usize = 64 * 1024;
 pub(crate) const KEY_FILE_BYTES: u64 = 64 * 1024;
 /// Host keys in a reply, in bytes together: with voucher and the rest they fit into its frame of 8 KiB.
 pub(crate) const HOST_KEYS_BYTES: usize = 4 * 1024;
+/// How often it is looked whether another machine runs with our keys: four small requests a day.
+pub(crate) const TWIN_CHECK: Duration = Duration::from_secs(6 * 3600);
+/// Between two such looks that requests cause.
+pub(crate) const TWIN_PAUSE: Duration = Duration::from_secs(2);
+/// Between two such looks of whoever takes the requests.
+pub(crate) const TWIN_WON: Duration = Duration::from_secs(600);
+/// Longest record of who runs; ours has 120 bytes.
+pub(crate) const TWIN_BYTES: usize = 1024;
 /// Relays that are dialled ahead of the answer whether their guest may come in: more than a client offers.
 pub(crate) const USUAL_RELAYS: usize = 8;

@@ -137,7 +137,10 @@ impl Daemon {
             let force = tokio::select! {
                 biased;
                 () = self.tasks.token().cancelled() => return,
-                () = hangups.next() => true,
+                () = hangups.next() => {
+                    self.twins.look();
+                    true
+                }
                 () = async {
                     self.live.some().await;
                     tokio::time::sleep(LIST_LOOKS).await;

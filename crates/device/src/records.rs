@@ -35,6 +35,7 @@ impl Daemon {
             },
             allowed_services: self.config.permit_open.to_strings(),
             public_signing_key_uri: self.signing_key.get().map(ToString::to_string),
+            twin: self.twins.found(),
         }
     }
 

@@ -200,7 +200,10 @@ impl Daemon {
             tokio::time::sleep(NOT_MINE).await;
         }
         match self.client.take_mutex(&name, MUTEX).await {
-            Ok(ours) => ours || is_live,
+            Ok(ours) => {
+                self.twins.took(ours || is_live);
+                ours || is_live
+            }
             Err(error) => {
                 tracing::debug!(%error, "no lock for a session");
                 true

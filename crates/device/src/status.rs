@@ -20,6 +20,8 @@ use postern_proto::Uuid;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "doctor")]
+use crate::cli::Config;
 use crate::daemon::Daemon;
 use crate::limits::{ASK_LOOKS, STATUS_BYTES, STATUS_EVERY};
 use crate::live::Session;
@@ -47,12 +49,21 @@ struct Status {
     pid: u32,
     at_sign: String,
     device: String,
+    /// The atDirectory: elsewhere the same name is another's.
+    #[serde(default)]
+    root: String,
     version: String,
     started: String,
     written: String,
     /// Bytes of this device, as they were when this was written.
     #[serde(default)]
     usage: Option<Usage>,
+    /// What the kernel keeps from the daemon; `None`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sandbox: Option<String>,
+    /// Another machine was seen to run with the same keys.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    twin: bool,
     sessions: Vec<Guest>,
 }
 
@@ -129,12 +140,25 @@ impl Daemon {
             pid: std::process::id(),
             at_sign: self.config.at_sign.to_string(),
             device: self.config.device.to_string(),
+            root: self.config.root.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: text(started),
             written: text(SystemTime::now()),
             usage: Some(self.meter.show(asked)),
+            sandbox: self.sandbox(),
+            twin: self.twins.found(),
             sessions: self.live.all().iter().map(|(id, session)| Guest::of(id, session)).collect(),
         }
+    }
+}
+
+impl Daemon {
+    /// What the kernel keeps from us, in words.
+    fn sandbox(&self) -> Option<String> {
+        #[cfg(feature = "sandbox")]
+        return self.config.got.map(|got| got.to_string());
+        #[cfg(not(feature = "sandbox"))]
+        None
     }
 }
 
@@ -204,16 +228,24 @@ impl Drop for Board {
     }
 }
 
-/// Process numbers of the daemons of this user (or of the system's service) that run under a name.
+/// Process numbers of the daemons of this user (or of the system's service) that run under a name, and which of them saw
+/// another machine with their keys.
 #[cfg(feature = "doctor")]
-pub(crate) fn running(at_sign: &str, device: &str) -> Vec<u32> {
+pub(crate) fn running(config: &Config) -> Vec<(u32, bool)> {
     let paths = places().into_iter().flat_map(|dir| files(&dir)).filter(|path| is_live(path));
     let found = paths.filter_map(|path| read(&path));
-    let mut pids: Vec<u32> =
-        found.filter(|status| status.at_sign == at_sign && status.device == device).map(|status| status.pid).collect();
-    pids.sort_unstable();
-    pids.dedup();
-    pids
+    let (root, at_sign, device) = (config.root.to_string(), config.at_sign.as_str(), config.device.as_str());
+    let of_name = found.filter(|status| (&*status.at_sign, &*status.device, &status.root) == (at_sign, device, &root));
+    let mut running: Vec<(u32, bool)> = of_name.map(|status| (status.pid, status.twin)).collect();
+    running.sort_unstable();
+    running.dedup_by_key(|(pid, _)| *pid);
+    running
+}
+
+/// Where a daemon of this user writes its status.
+#[cfg(feature = "sandbox")]
+pub(crate) fn place() -> Option<PathBuf> {
+    places().into_iter().next()
 }
 
 /// Where status files may lie; a daemon writes to the first.
@@ -339,6 +371,12 @@ fn shown(status: &Status) -> Vec<String> {
         n => format!("{n} sessions"),
     };
     let mut lines = vec![format!("{device}{at_sign}: {count} (pid {pid}, version {version}, since {started})")];
+    lines.extend(status.sandbox.as_ref().map(|got| format!("  sandbox: {got}")));
+    if status.twin {
+        lines.push(
+            "  another machine runs with the same keys: is one a copy of the other's disk or SD card?".to_owned(),
+        );
+    }
     for guest in sessions {
         let kind = if guest.sealed { "sealed" } else { "of 2024, not sealed" };
         let targets = if guest.targets.is_empty() { "nothing yet".to_owned() } else { guest.targets.join(" ") };
@@ -384,10 +422,13 @@ mod tests {
             pid: 7,
             at_sign: "@device".into(),
             device: "gw-17".into(),
+            root: "root.example:64".into(),
             version: "0.1.0".into(),
             started: "2026-11-23T09:00:00Z".into(),
             written: "2026-11-23T10:06:00Z".into(),
             usage: None,
+            sandbox: Some("files yes, ports yes, system calls yes".into()),
+            twin: false,
             sessions: vec![guest],
         };
         let text = serde_json::to_string(&status).unwrap();
@@ -396,6 +437,7 @@ mod tests {
             shown(&read),
             [
                 "gw-17@device: 1 session (pid 7, version 0.1.0, since 2026-11-23T09:00:00Z)",
+                "  sandbox: files yes, ports yes, system calls yes",
                 "  @alice since 2026-11-23T10:00:00Z, by rule \"manager\", sealed: localhost:22",
                 "    live since 2026-11-23T10:05:00Z, resumed 1 times, 1 connections, 2000 bytes sent, 30 received",
             ]

@@ -53,6 +53,9 @@ pub struct PingResponse {
     /// Where the key lies that proves the daemon's relay sockets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_signing_key_uri: Option<String>,
+    /// Another machine was seen to run with the same keys. Ours alone say so; absent when false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub twin: bool,
 }
 
 fn version_4() -> Features {
@@ -116,6 +119,7 @@ impl PingResponse {
             },
             allowed_services: services.collect(),
             public_signing_key_uri: text("publicSigningKeyUri"),
+            twin: json.get("twin") == Some(&Json::Bool(true)),
         })
     }
 
@@ -127,6 +131,7 @@ impl PingResponse {
     /// The JSON text as a daemon of this generation writes it: without what it did not know.
     pub fn print_as(&self, dialect: Dialect) -> String {
         let Ok(Json::Object(mut json)) = serde_json::to_value(self) else { return String::new() };
+        json.shift_remove("twin");
         let mut forget = |features: &[&str]| {
             if let Some(Json::Object(known)) = json.get_mut("supportedFeatures") {
                 for name in features {
@@ -200,6 +205,9 @@ mod tests {
         let ours = PingResponse { supported_features: all, allowed_services: vec!["*:*".into()], ..now.clone() };
         let heard = |dialect| PingResponse::parse(&ours.print_as(dialect)).unwrap();
         assert_eq!(heard(Dialect::Current), ours);
+        let twin = PingResponse { twin: true, ..ours.clone() };
+        assert_eq!(PingResponse::parse(&twin.print_as(Dialect::Current)), Some(twin.clone()));
+        assert!(!twin.print_as(Dialect::V5_11).contains("twin") && !ours.print().contains("twin"));
         let older = Features { sealed: false, ..all };
         assert_eq!(heard(Dialect::V5_11), PingResponse { supported_features: older, ..ours.clone() });
         assert!(!heard(Dialect::V5_6).supported_features.twin_keys);

@@ -172,6 +172,9 @@ fn tell(listing: &Listing, devices: &BTreeMap<Place, Device>) {
                     say(format_args!("  {place} - v{version} (core v{core})"));
                     let services: Vec<String> = info.allowed_services.iter().map(|s| clean(s)).collect();
                     say(format_args!("  - allowedServices: {}", services.join(" ")));
+                    if info.twin {
+                        say("  - two machines run with its keys: is one a copy of the other's disk or SD card?");
+                    }
                 }
                 None => say(format_args!("  {place}")),
             }

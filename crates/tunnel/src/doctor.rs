@@ -149,6 +149,11 @@ async fn examine(common: &Common, device: Option<&DeviceName>, tasks: &Tasks) ->
         if let (Some(to), Some(device)) = (&common.to, device) {
             let record = format!("device_info.{device}.{NAMESPACE}");
             findings.push(match client.get_shared(to, &record).await.map(|text| PingResponse::parse(&text)) {
+                Ok(Some(info)) if info.twin => Finding::fail(
+                    "device",
+                    format!("two machines run as {device}{to}, with the same keys"),
+                    "is one a copy of the other's disk or SD card? Give one of them keys and a name of its own",
+                ),
                 Ok(Some(info)) if info.supported_features.sealed => {
                     fit("device", &info.version, &format!("the device {device}{to}"))
                 }
