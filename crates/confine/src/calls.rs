@@ -7,6 +7,9 @@ use seccompiler::{
     apply_filter,
 };
 
+/// Not named by libc for each musl. Source: the kernel's tables, x86_64 and the generic one.
+const KEXEC_FILE_LOAD: i64 = if cfg!(target_arch = "x86_64") { 320 } else { 294 };
+
 /// Refused with EPERM. A list of what is allowed would break with each libc; these are what a thief would want.
 const REFUSED: [i64; 47] = [
     // Never a listening socket.
@@ -42,7 +45,7 @@ const REFUSED: [i64; 47] = [
     libc::SYS_finit_module,
     libc::SYS_delete_module,
     libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
+    KEXEC_FILE_LOAD,
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
