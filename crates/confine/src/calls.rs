@@ -67,7 +67,10 @@ const REFUSED: [i64; 47] = [
 ];
 
 /// Families of sockets that no program of ours opens: packets off the wire, the kernel's ciphers, other machines of a host.
-const FAMILIES: [i32; 4] = [libc::AF_PACKET, libc::AF_ALG, libc::AF_VSOCK, libc::AF_XDP];
+const FAMILIES: [i32; 4] = [libc::AF_PACKET, libc::AF_ALG, AF_VSOCK, AF_XDP];
+/// Not named by libc for musl. Source: the kernel's include/linux/socket.h.
+const AF_VSOCK: i32 = 40;
+const AF_XDP: i32 = 44;
 /// The kind of a socket without the flags that stand beside it.
 const KIND: u64 = 0xf;
 
