@@ -86,9 +86,11 @@ impl BadConfig {
     /// The name that is not known, and those that are; `None`: something else is wrong.
     #[must_use]
     pub fn unknown(&self) -> Option<(&str, Vec<&str>)> {
-        let (_, rest) = self.0.split_once("unknown field ")?;
-        let mut quoted = rest.lines().next()?.split('`').skip(1).step_by(2);
-        Some((quoted.next()?, quoted.collect()))
+        let (_, rest) = self.0.split_once("unknown field `")?;
+        let (unknown, rest) = rest.lines().next()?.split_once('`')?;
+        let (_, known) = rest.split_once("expected one of ")?;
+        let words = known.split(", ").map(|word| word.split_whitespace().next().unwrap_or_default());
+        Some((unknown, words.collect()))
     }
 
     /// The known name that is nearest to the one that is not.
