@@ -224,6 +224,13 @@ struct Engine {
     lend_libraries: bool,
 }
 
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // After a failure a container may still run; nobody else would end it.
+        let _ = self.podman(&["rm", "--all", "--force", "--time", "2"]);
+    }
+}
+
 impl Engine {
     fn start(dir: &Path, lend_libraries: bool) -> anyhow::Result<Self> {
         // Inside containers and old systems Podman finds a mixture of control groups, which it does not take.
