@@ -103,8 +103,8 @@ mod tests {
 
     /// In a thread of its own: what is given up there stays there.
     fn within<T: Send + 'static>(wanted: Wanted, work: impl FnOnce() -> T + Send + 'static) -> (Got, T) {
-        let thread = std::thread::spawn(move || (confine(&wanted).unwrap(), work()));
-        thread.join().unwrap()
+        let thread = std::thread::spawn(move || (confine(&wanted).expect("confined"), work()));
+        thread.join().expect("ends")
     }
 
     #[test]

@@ -189,15 +189,14 @@ fn a_busy_port_is_named_by_everybody_who_wants_it() -> anyhow::Result<()> {
 #[test]
 fn a_client_whose_clock_is_years_off_is_told_so() -> anyhow::Result<()> {
     in_house(Options::default(), |world| {
-        for offset in ["-3y"] {
-            let mut sshnp = world.sshnp();
-            sshnp.args(["--", "true"]);
-            if !with_clock(&mut sshnp, offset)? {
-                return Ok(());
-            }
-            let output = run(sshnp, SESSION)?;
-            ensure!(!output.status.success() && output.stderr.contains("clock"), "{offset}: {}", output.stderr);
+        let offset = "-3y";
+        let mut sshnp = world.sshnp();
+        sshnp.args(["--", "true"]);
+        if !with_clock(&mut sshnp, offset)? {
+            return Ok(());
         }
+        let output = run(sshnp, SESSION)?;
+        ensure!(!output.status.success() && output.stderr.contains("clock"), "{offset}: {}", output.stderr);
         // Nothing was remembered that stands in the way of the right time.
         world.on_device(&["true"])?.success()?;
         Ok(())
