@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::steps::{cargo, root, run};
 
 /// What is in the device build.
-pub(crate) const FEATURES: &str = "device";
+pub(crate) const FEATURES: &str = "device,join";
 
 /// For the code in Rust. A daemon that ends at a panic needs no tables to unwind by; one that is always at the same place
 /// needs no list of what to correct at its start, and no memory pages to correct.

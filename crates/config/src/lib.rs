@@ -88,9 +88,9 @@ impl BadConfig {
     pub fn unknown(&self) -> Option<(&str, Vec<&str>)> {
         let (_, rest) = self.0.split_once("unknown field `")?;
         let (unknown, rest) = rest.lines().next()?.split_once('`')?;
-        let (_, known) = rest.split_once("expected one of ")?;
-        let words = known.split(", ").map(|word| word.split_whitespace().next().unwrap_or_default());
-        Some((unknown, words.collect()))
+        // "expected `a`", "expected `a` or `b`", "expected one of `a`, `b`, `c`": as serde says it.
+        let (_, known) = rest.split_once("expected ")?;
+        Some((unknown, known.split('`').skip(1).step_by(2).collect()))
     }
 
     /// The known name that is nearest to the one that is not.

@@ -304,7 +304,8 @@ impl World {
 
     fn at_home(&self, mut command: Command, at_sign: &str) -> Command {
         command.env("HOME", self.home_of(at_sign)).env("POSTERN_CA_FILE", self.ca_file());
-        // What our programs remember belongs to the home as well.
+        // What our programs remember belongs to the home as well, and what they tell of themselves while they run.
+        command.env("XDG_RUNTIME_DIR", self.home_of(at_sign));
         for folder in ["XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"] {
             command.env_remove(folder);
         }
@@ -506,6 +507,7 @@ impl World {
                 let mut command = self.options.places.server.command(&self.binary);
                 command.args(["server", "run"]).arg("--dir").arg(self.dir().join("server"));
                 command.args(["--listen", &self.server_address.to_string()]);
+                command.env("XDG_RUNTIME_DIR", self.dir().join("server"));
                 Process::start(command)
             }
             Piece::Relay => Process::start(self.srvd(Self::RELAY)),
