@@ -42,7 +42,8 @@ impl SshdFiles {
              PermitRootLogin prohibit-password\nMaxStartups 200\nMaxSessions 200\nPrintMotd no\n\
              PrintLastLog no\nLogLevel VERBOSE\nSubsystem sftp internal-sftp\n",
         );
-        let _ = writeln!(config, "SetEnv {MARK}={}", dir.display());
+        // The start files of whoever runs the tests have no part in them: what they start and lock would outlive a session.
+        let _ = writeln!(config, "SetEnv {MARK}={} HOME={}", dir.display(), dir.display());
         let _ = writeln!(config, "UsePAM {}", if account_is_locked() { "yes" } else { "no" });
         // All our clients share one address; newer servers would punish it for a broken session.
         let lenient = format!("{config}PerSourcePenalties no\n");
