@@ -233,6 +233,15 @@ pub(crate) fn run(mut args: Vec<OsString>) -> ExitCode {
     }
 }
 
+/// Reads the command line of one of this crate's own programs. Else the code to end with: help was shown, or what is wrong.
+#[cfg(feature = "talk")]
+pub(crate) fn flags<F: clap::Parser>(args: Vec<OsString>) -> Result<F, ExitCode> {
+    F::try_parse_from(args).map_err(|error| {
+        let _ = error.print();
+        ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+    })
+}
+
 /// All of them under one name, for completions and manual pages.
 #[cfg(feature = "talk")]
 pub(crate) fn whole() -> clap::Command {

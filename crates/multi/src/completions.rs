@@ -9,7 +9,7 @@ use clap::Parser;
 use clap_complete::Shell;
 use clap_complete::env::{CompleteEnv, Shells};
 
-use crate::applets::{find, whole};
+use crate::applets::{find, flags, whole};
 
 /// Set by the script when it asks us.
 const ASKED: &str = "POSTERN_COMPLETE";
@@ -37,12 +37,9 @@ pub(crate) fn command() -> clap::Command {
 
 /// Runs `completions` with its arguments, the program name first.
 pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
-    let flags = match Flags::try_parse_from(args) {
+    let flags: Flags = match flags(args) {
         Ok(flags) => flags,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
-        }
+        Err(code) => return code,
     };
     let program = flags.program.as_str();
     if program != "postern" && find(OsStr::new(program)).is_none() {

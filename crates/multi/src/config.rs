@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::applets::flags;
+
 /// Looks at configuration files: are they right, what do they say, what could they say?
 ///
 /// Exit status: 0 all is right, 1 a file is wrong or cannot be read, 2 wrong usage.
@@ -124,12 +126,9 @@ pub(crate) fn command() -> clap::Command {
 
 /// Runs `config` with its arguments, the program name first.
 pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
-    let flags = match Flags::try_parse_from(args) {
+    let flags: Flags = match flags(args) {
         Ok(flags) => flags,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
-        }
+        Err(code) => return code,
     };
     match flags.word {
         Word::Check { files, of } => check(&files, of),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::applets::{Applet, LINKS, all, find, whole};
+use crate::applets::{Applet, LINKS, all, find, flags, whole};
 
 /// Prints the manual page of a program (of postern itself without NAME), or writes all of them into a directory.
 ///
@@ -31,12 +31,9 @@ pub(crate) fn command() -> clap::Command {
 
 /// Runs `man` with its arguments, the program name first.
 pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
-    let flags = match Flags::try_parse_from(args) {
+    let flags: Flags = match flags(args) {
         Ok(flags) => flags,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
-        }
+        Err(code) => return code,
     };
     let outcome = match &flags.dir {
         Some(dir) => write_all(dir),

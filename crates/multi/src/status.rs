@@ -12,6 +12,8 @@ use postern_observe::presence::{self, Present};
 use postern_observe::state_dir;
 use serde_json::{Map, Value as Json, json};
 
+use crate::applets::flags;
+
 /// Shows which programs of this user run here, who is in, which names are known, and what was refused last.
 ///
 /// Nobody is asked over the network. A daemon of another user is seen by that user, or by root.
@@ -44,12 +46,9 @@ const REFUSALS: usize = 3;
 
 /// Runs `status` with its arguments, the program name first.
 pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
-    let flags = match Flags::try_parse_from(args) {
+    let flags: Flags = match flags(args) {
         Ok(flags) => flags,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
-        }
+        Err(code) => return code,
     };
     let (running, known, refused) = (running(), known(), refused());
     let code = if running.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS };

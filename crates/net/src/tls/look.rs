@@ -9,8 +9,8 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, Signa
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::client::{Carries, ConnectError, Trust, connect_by, proxy_for};
+use super::peer::is_bounded;
 use super::{ALPN, RELAY_ALPN, TlsError, provider};
-use crate::limits::PEER_CHAIN_BYTES;
 
 /// What a server showed, and what we think of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,11 +106,10 @@ impl ServerCertVerifier for Onlooker {
             Ok(_) => Verdict::Good,
             Err(error) => verdict_of(error),
         };
-        let bytes = leaf.len() + chain.iter().map(|one| one.len()).sum::<usize>();
-        let shown: Vec<Vec<u8>> = if bytes > PEER_CHAIN_BYTES {
-            Vec::new()
-        } else {
+        let shown: Vec<Vec<u8>> = if is_bounded(leaf, chain) {
             std::iter::once(leaf).chain(chain).map(|one| one.to_vec()).collect()
+        } else {
+            Vec::new()
         };
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some((shown, verdict));
         judged

@@ -19,7 +19,12 @@ pub struct PeerCertificates(pub(super) Vec<CertificateDer<'static>>);
 /// Asks for a certificate, does without one, and takes any of bounded size: the claim it belongs to comes later.
 #[derive(Debug)]
 pub(super) struct TakeAny {
-    algorithms: WebPkiSupportedAlgorithms,
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
+}
+
+/// No more bytes than anybody's certificates have.
+pub(super) fn is_bounded(leaf: &CertificateDer<'_>, chain: &[CertificateDer<'_>]) -> bool {
+    leaf.len() + chain.iter().map(|one| one.len()).sum::<usize>() <= PEER_CHAIN_BYTES
 }
 
 impl TakeAny {
@@ -43,8 +48,7 @@ impl ClientCertVerifier for TakeAny {
         chain: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let bytes = leaf.len() + chain.iter().map(|one| one.len()).sum::<usize>();
-        if bytes > PEER_CHAIN_BYTES {
+        if !is_bounded(leaf, chain) {
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }
         Ok(ClientCertVerified::assertion())

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::client::{ConnectError, certificates_shown};
+use super::peer::{TakeAny, is_bounded};
 use super::{PeerCertificates, TlsError, provider};
-use crate::limits::PEER_CHAIN_BYTES;
 
 /// Connects by TLS, takes whatever certificates there are, and closes again: nothing is said on this connection. Through
 /// the proxy of the environment if there is one. Who shows them holds the key of the first; nothing else is known of them.
@@ -65,18 +65,7 @@ fn sequence(content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Takes any certificates of bounded size, from who holds the key of the first.
-#[derive(Debug)]
-struct TakeAny {
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl TakeAny {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { algorithms: provider().signature_verification_algorithms })
-    }
-}
-
+/// Any certificates of bounded size, from who holds the key of the first.
 impl ServerCertVerifier for TakeAny {
     fn verify_server_cert(
         &self,
@@ -86,8 +75,7 @@ impl ServerCertVerifier for TakeAny {
         _ocsp: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let bytes = leaf.len() + chain.iter().map(|one| one.len()).sum::<usize>();
-        if bytes > PEER_CHAIN_BYTES {
+        if !is_bounded(leaf, chain) {
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }
         Ok(ServerCertVerified::assertion())
