@@ -9,31 +9,36 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use postern_testkit::{postern_bin, say};
-use sha2::{Digest as _, Sha256};
+use serde_json::{Value, json};
 
 use crate::dist::archive::{Entry, tar_gz, with_folders};
-use crate::dist::files::{copyright, programs, read, write};
-use crate::dist::{Artefact, Build, Source, epoch, pack};
+use crate::dist::files::{copyright, digest, programs, read, write};
+use crate::dist::image::Role;
+use crate::dist::{Artefact, Build, Source, epoch, index, pack};
 use crate::footprint::{self, Figure};
 use crate::install;
-use crate::steps::{build_postern, root};
+use crate::steps::{Steps, build_postern, root, run as run_command};
 use tools::Tools;
 
 const USAGE: &str = "\
-cargo xtask dist [--target TARGET]... [--device] [--out DIR]
+cargo xtask dist [--target TARGET]... [--device] [--twice] [--json] [--out DIR]
 
 Builds static binaries, packs them, writes SHA256SUMS and a bill of materials for each build (CycloneDX), and runs one
-session with the daemon of each machine: under emulation where this machine is another. Prints what was made and how it was run.
+session with the daemon of each machine: under emulation where this machine is another. Says what it does on standard error,
+and prints what was made and how it was run. --json: the same as one JSON value.
 TARGET: x86_64-unknown-linux-musl and aarch64-unknown-linux-musl unless some are named; also armv7-unknown-linux-musleabihf
-and mipsel-unknown-linux-musl. --device leaves the full builds out. Default: --out target/dist
-Needs Debian's packages (a compiler, qemu) and two from the Python package index, and keeps them in target/tools.";
+and mipsel-unknown-linux-musl. --device leaves the full builds out. --twice builds everything again, in another folder from
+nothing, and fails where the bytes differ. Default: --out target/dist
+Needs Debian's packages (a compiler, qemu) and two from the Python package index, and keeps them in target/tools.
+POSTERN_BIN: the server and the client of the sessions, instead of the development build.";
 
-/// The full build of the server's image, in bytes.
-const FULL_BYTES: u64 = 12_000_000;
+/// The server's image as it lies unpacked on a disk. The binary is nearly all of it.
+const IMAGE_BYTES: u64 = 12_000_000;
 
 /// A kind of machine that we build for.
 #[derive(Debug)]
@@ -65,6 +70,8 @@ impl Target {
 struct Order {
     targets: Vec<&'static Target>,
     device_only: bool,
+    twice: bool,
+    json: bool,
     out: PathBuf,
 }
 
@@ -74,43 +81,27 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<ExitCode> {
         say(format_args!("{USAGE}"));
         return Ok(ExitCode::SUCCESS);
     };
-    install::install(&install::FOR_DEMO)?;
-    let tools = Tools::ready()?;
+    let mut steps = Steps::default();
+    let tools = steps.step("compilers and emulators", || {
+        install::install(&install::FOR_DEMO)?;
+        Tools::ready()
+    })?;
     // The other pieces of the house: of this machine.
     let postern = match std::env::var_os("POSTERN_BIN") {
         Some(_) => postern_bin()?,
-        None => build_postern(&["--quiet", "-p", "postern"])?,
+        None => steps.step("server and client of this machine", || build_postern(&["--quiet", "-p", "postern"]))?,
     };
-    let epoch = epoch()?;
     fs::create_dir_all(&order.out)?;
-    let (mut made, mut figures, mut told) = (Vec::new(), Vec::new(), Vec::new());
-    for target in &order.targets {
-        let builds =
-            if target.full && !order.device_only { &[Build::Device, Build::Full][..] } else { &[Build::Device] };
-        for build in builds.iter().copied() {
-            let binary = build::build(&tools, target.name, build, epoch)?;
-            figures.push(promise(target, build, &binary)?);
-            let source = Source { binary: &binary, target: target.name, build, version: VERSION, epoch };
-            made.push(tarball(source, &order.out)?);
-            made.extend(pack(source, &order.out)?);
-            let how = session::run(&tools, target, &binary, &postern)?;
-            told.push(format!("{} ({}): {how}", build.package(), target.name));
-        }
+    let mut run = Run { order, tools, postern, epoch: epoch()?, steps, binaries: Vec::new(), list: List::default() };
+    let builds = run.order.builds();
+    for (nth, (target, build)) in builds.iter().copied().enumerate() {
+        run.one(target, build, &format!("{} of {}", nth + 1, builds.len()))?;
     }
-    for build in [Build::Device, Build::Full] {
-        let of_it = |target: &&&Target| build == Build::Device || target.full && !order.device_only;
-        for target in order.targets.iter().filter(of_it) {
-            let text = bill::of(target.name, build::features(build), build.package(), epoch)?;
-            let name = format!("{}_{VERSION}_{}.cdx.json", build.package(), target.name);
-            made.push(Artefact {
-                path: write(&order.out, &name, text.as_bytes())?,
-                target: target.name.to_owned(),
-                kind: "bill",
-            });
-        }
-    }
-    sums(&order.out, &made)?;
-    list(&made, &figures, &told)
+    run.indices()?;
+    let Run { order, mut steps, list, .. } = run;
+    steps.step("checksums", || sums(&order.out, &list.made))?;
+    steps.say_times();
+    list.print(&steps, order.json)
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -118,13 +109,16 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 impl Order {
     /// `None`: help was asked for.
     fn read(args: &[String]) -> anyhow::Result<Option<Self>> {
-        let mut order = Self { targets: Vec::new(), device_only: false, out: root().join("target/dist") };
+        let out = root().join("target/dist");
+        let mut order = Self { targets: Vec::new(), device_only: false, twice: false, json: false, out };
         let mut args = args.iter();
         while let Some(flag) = args.next() {
             let mut value = || args.next().with_context(|| format!("{flag} wants a value\n{USAGE}"));
             match flag.as_str() {
                 "--help" => return Ok(None),
                 "--device" => order.device_only = true,
+                "--twice" => order.twice = true,
+                "--json" => order.json = true,
                 "--out" => order.out = PathBuf::from(value()?),
                 "--target" => {
                     let name = value()?;
@@ -139,13 +133,113 @@ impl Order {
         }
         Ok(Some(order))
     }
+
+    /// Device builds first: they are the sooner done.
+    fn builds(&self) -> Vec<(&'static Target, Build)> {
+        let full = self.targets.iter().filter(|target| target.full && !self.device_only);
+        let device = self.targets.iter().map(|target| (*target, Build::Device));
+        device.chain(full.map(|target| (*target, Build::Full))).collect()
+    }
+}
+
+/// One run of it all.
+struct Run {
+    order: Order,
+    tools: Tools,
+    /// Of this machine.
+    postern: PathBuf,
+    epoch: u64,
+    steps: Steps,
+    /// What was built.
+    binaries: Vec<(&'static Target, Build, PathBuf)>,
+    list: List,
+}
+
+impl Run {
+    /// Builds, packs and tries one binary.
+    fn one(&mut self, target: &'static Target, build: Build, nth: &str) -> anyhow::Result<()> {
+        let Self { order, tools, postern, epoch, steps, list, .. } = self;
+        let name = format!("{} for {}", build.package(), target.name);
+        let built = steps.step(&format!("{nth}: build {name}"), || {
+            build::build(tools, target.name, build, &root().join("target/cross"), *epoch)
+        })?;
+        list.figures.push(promise(target, build, &built.binary)?);
+        if order.twice {
+            let told = steps
+                .step(&format!("{nth}: build {name} again"), || again(tools, target, build, &built.binary, *epoch))?;
+            list.told.push(Told { what: "again", package: build.package(), target: target.name, how: told });
+        }
+        let source = Source { binary: &built.binary, target: target.name, build, version: VERSION, epoch: *epoch };
+        steps.step(&format!("{nth}: pack {name}"), || {
+            list.made.push(tarball(source, &order.out)?);
+            list.made.extend(pack(source, &order.out)?);
+            let bill = bill::of(target.name, build::features(build), build.package(), *epoch, Some((&built, tools)))?;
+            let file = format!("{}_{VERSION}_{}.cdx.json", build.package(), target.name);
+            let path = write(&order.out, &file, bill.as_bytes())?;
+            list.made.push(Artefact { path, target: target.name.to_owned(), kind: "bill", unpacked: None });
+            Ok(())
+        })?;
+        for image in list.made.iter().filter(|one| one.kind == "image" && one.target == target.name) {
+            let what = format!("image {}", file_name(image));
+            let is = image.unpacked.context("an image knows its size")?;
+            let promised = file_name(image).contains("-server_").then_some(IMAGE_BYTES);
+            list.figures.push(Figure { what, is, promised, unit: "bytes" });
+        }
+        let how = steps
+            .step(&format!("{nth}: a session with {name}"), || session::run(tools, target, &built.binary, postern))?;
+        list.told.push(Told { what: "run", package: build.package(), target: target.name, how });
+        self.binaries.push((target, build, built.binary));
+        Ok(())
+    }
+
+    /// One archive of images for machines of every kind, where more than one was built for.
+    fn indices(&mut self) -> anyhow::Result<()> {
+        let Self { order, epoch, steps, list, .. } = self;
+        let full = self.binaries.iter().filter(|(_, build, _)| *build == Build::Full);
+        let source =
+            |(target, build, binary): &'_ (&'static Target, Build, PathBuf)| (target.name, *build, binary.clone());
+        let all: Vec<_> = full.map(source).collect();
+        if all.len() < 2 {
+            return Ok(());
+        }
+        let sources: Vec<Source<'_>> = all
+            .iter()
+            .map(|(target, build, binary)| Source { binary, target, build: *build, version: VERSION, epoch: *epoch })
+            .collect();
+        steps.step("images for machines of every kind", || {
+            for role in Role::ALL {
+                list.made.push(index::make(&sources, role, &order.out)?);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Builds once more, from nothing, where nothing is known of the first build, and compares.
+fn again(tools: &Tools, target: &Target, build: Build, first: &Path, epoch: u64) -> anyhow::Result<String> {
+    let dir = root().join("target/cross-again");
+    if dir.exists() {
+        fs::remove_dir_all(&dir)?;
+    }
+    let second = build::build(tools, target.name, build, &dir, epoch)?.binary;
+    let (first, second) = (fs::read(first)?, fs::read(second)?);
+    fs::remove_dir_all(&dir)?;
+    ensure!(
+        first == second,
+        "the bytes differ: {} and {} bytes, SHA-256 {} and {}",
+        first.len(),
+        second.len(),
+        digest(&first),
+        digest(&second)
+    );
+    Ok(format!("built from nothing in another folder: the same bytes, SHA-256 {}", digest(&first)))
 }
 
 /// The binary's size beside what is promised for it. Promised are the machines of 64 bits; the others are told.
 fn promise(target: &Target, build: Build, binary: &Path) -> anyhow::Result<Figure> {
     let promised = match build {
         Build::Device => target.full.then_some(footprint::DEVICE_BYTES),
-        Build::Full => Some(FULL_BYTES),
+        Build::Full => Some(IMAGE_BYTES),
     };
     footprint::size(&format!("{} {}", build.package(), target.name), binary, promised)
 }
@@ -165,41 +259,84 @@ fn tarball(source: Source<'_>, out: &Path) -> anyhow::Result<Artefact> {
         entries.push(Entry::file(&format!("{stem}/systemd/{unit}.service"), text));
     }
     let path = write(out, &format!("{stem}.tar.gz"), &tar_gz(&with_folders(entries), "", source.epoch)?)?;
-    Ok(Artefact { path, target: source.target.to_owned(), kind: "tar.gz" })
+    Ok(Artefact { path, target: source.target.to_owned(), kind: "tar.gz", unpacked: None })
 }
 
-/// `SHA256SUMS`, as `sha256sum --check` reads it.
+/// `SHA256SUMS`, and the opinion of `sha256sum --check` on it.
 fn sums(out: &Path, made: &[Artefact]) -> anyhow::Result<()> {
     let mut text = String::new();
     for artefact in made {
-        let bytes = fs::read(&artefact.path).with_context(|| format!("cannot read {}", artefact.path.display()))?;
-        let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        writeln!(text, "{digest}  {}", file_name(artefact))?;
+        writeln!(text, "{}  {}", digest_of(&artefact.path)?, file_name(artefact))?;
     }
     write(out, "SHA256SUMS", text.as_bytes())?;
-    Ok(())
+    run_command(Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(out))
+}
+
+fn digest_of(path: &Path) -> anyhow::Result<String> {
+    Ok(digest(&fs::read(path).with_context(|| format!("cannot read {}", path.display()))?))
 }
 
 fn file_name(artefact: &Artefact) -> String {
     artefact.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// The whole list on standard output.
-fn list(made: &[Artefact], figures: &[Figure], told: &[String]) -> anyhow::Result<ExitCode> {
-    let mut out = std::io::stdout();
-    for artefact in made {
-        let bytes = artefact.path.metadata()?.len();
-        writeln!(out, "{:<7} {:<31} {bytes:>10}  {}", artefact.kind, artefact.target, file_name(artefact))?;
+/// What came of it all.
+#[derive(Default)]
+struct List {
+    made: Vec<Artefact>,
+    figures: Vec<Figure>,
+    told: Vec<Told>,
+}
+
+/// A session or a comparison, and how it went.
+struct Told {
+    what: &'static str,
+    package: &'static str,
+    target: &'static str,
+    how: String,
+}
+
+impl List {
+    /// The whole list on standard output; fails when a promise is broken.
+    fn print(&self, steps: &Steps, as_json: bool) -> anyhow::Result<ExitCode> {
+        let mut out = std::io::stdout();
+        if as_json {
+            writeln!(out, "{:#}", self.json(steps)?)?;
+        } else {
+            for artefact in &self.made {
+                let bytes = artefact.path.metadata()?.len();
+                writeln!(out, "{:<7} {:<31} {bytes:>10}  {}", artefact.kind, artefact.target, file_name(artefact))?;
+            }
+            for Told { what, package, target, how } in &self.told {
+                writeln!(out, "{what:<7} {package} for {target}: {how}")?;
+            }
+            for figure in &self.figures {
+                writeln!(out, "{figure}")?;
+            }
+        }
+        let broken = self.figures.iter().filter(|figure| figure.is_broken());
+        let broken: Vec<&str> = broken.map(|figure| figure.what.as_str()).collect();
+        ensure!(broken.is_empty(), "larger than promised: {}", broken.join(", "));
+        Ok(ExitCode::SUCCESS)
     }
-    for line in told {
-        writeln!(out, "run     {line}")?;
+
+    fn json(&self, steps: &Steps) -> anyhow::Result<Value> {
+        let mut made = Vec::new();
+        for artefact in &self.made {
+            made.push(json!({
+                "file": file_name(artefact), "kind": artefact.kind, "target": artefact.target,
+                "bytes": artefact.path.metadata()?.len(), "sha256": digest_of(&artefact.path)?,
+            }));
+        }
+        let told = |Told { what, package, target, how }: &Told| json!({ "what": what, "package": package, "target": target, "how": how });
+        let figure = |figure: &Figure| json!({ "what": figure.what, "is": figure.is, "promised": figure.promised, "unit": figure.unit });
+        let step = |(name, took): &(String, Duration)| json!({ "name": name, "seconds": took.as_secs_f64() });
+        Ok(json!({
+            "version": VERSION,
+            "artefacts": made,
+            "runs": self.told.iter().map(told).collect::<Vec<_>>(),
+            "figures": self.figures.iter().map(figure).collect::<Vec<_>>(),
+            "steps": steps.done().iter().map(step).collect::<Vec<_>>(),
+        }))
     }
-    for figure in figures {
-        writeln!(out, "{figure}")?;
-    }
-    let broken: Vec<&str> = figures.iter().filter(|figure| figure.is_broken()).map(|f| f.what.as_str()).collect();
-    if !broken.is_empty() {
-        bail!("larger than promised: {}", broken.join(", "));
-    }
-    Ok(ExitCode::SUCCESS)
 }

@@ -27,6 +27,9 @@ impl Steps {
             say(format_args!("{:>8.1} s  {name}  FAILED", took.as_secs_f64()));
         }
         self.done.push((name.to_owned(), took));
+        if outcome.is_ok() {
+            say(format_args!("-- {:.1} s, {:.1} s in all", took.as_secs_f64(), self.total().as_secs_f64()));
+        }
         outcome
     }
 
@@ -36,6 +39,11 @@ impl Steps {
         for (name, took) in &self.done {
             say(format_args!("{:>8.1} s  {name}", took.as_secs_f64()));
         }
+    }
+
+    /// Each step that was done and how long it took.
+    pub(crate) fn done(&self) -> &[(String, Duration)] {
+        &self.done
     }
 
     /// Everything so far.

@@ -62,7 +62,7 @@ pub(crate) fn make(source: Source<'_>, folder: &Path) -> anyhow::Result<Artefact
     let members = [("debian-binary", b"2.0\n".as_slice()), ("control.tar.gz", &control), ("data.tar.gz", &data)];
     let name = format!("{package}_{}_{machine}.deb", source.version);
     let path = write(folder, &name, &ar(&members, source.epoch))?;
-    Ok(Artefact { path, target: source.target.to_owned(), kind: "deb" })
+    Ok(Artefact { path, target: source.target.to_owned(), kind: "deb", unpacked: None })
 }
 
 /// What is shown and not installed.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
+use sha2::{Digest as _, Sha256};
 
 use super::Source;
 use super::archive::Entry;
@@ -29,6 +30,11 @@ pub(crate) fn copyright() -> anyhow::Result<Vec<u8>> {
     text.extend(b"\n\n");
     text.extend(read("LICENSE-APACHE")?);
     Ok(text)
+}
+
+/// SHA-256 in hexadecimal digits.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Writes an archive and says where.

@@ -8,10 +8,9 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
-use super::archive::{Entry, gzip, tar, with_folders};
-use super::files::write;
+use super::archive::{Entry, What, gzip, tar, with_folders};
+use super::files::{digest, write};
 use super::{Artefact, Source};
 
 /// What a container is for.
@@ -45,7 +44,7 @@ const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
 impl Role {
     pub(crate) const ALL: [Self; 3] = [Self::Device, Self::Server, Self::Client];
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Device => "device",
             Self::Server => "server",
@@ -123,13 +122,36 @@ impl Role {
     }
 }
 
+/// The parts of an image for one kind of machine.
+pub(super) struct Image {
+    pub(super) config: Value,
+    /// Compressed.
+    pub(super) layer: Vec<u8>,
+    /// Bytes of the files in the layer.
+    unpacked: u64,
+}
+
 /// Makes an image for one kind of machine in `folder`.
 ///
 /// # Errors
 /// The binary cannot be read; no engine has a name for the machine.
 pub(crate) fn make(source: Source<'_>, role: Role, folder: &Path) -> anyhow::Result<Artefact> {
+    let Image { config, layer, unpacked } = assemble(source, role)?;
+    let name = format!("postern-{}_{}_{}.image.tar", role.name(), source.version, machine(source.target)?.0);
+    let path = write(folder, &name, &archive(&config, &layer, &role.tag(), source.epoch)?)?;
+    Ok(Artefact { path, target: source.target.to_owned(), kind: "image", unpacked: Some(unpacked) })
+}
+
+/// Puts an image together.
+///
+/// # Errors
+/// As [`make`].
+pub(super) fn assemble(source: Source<'_>, role: Role) -> anyhow::Result<Image> {
     let (machine, variant) = machine(source.target)?;
-    let layer = tar(&layer(source, role)?, "", source.epoch)?;
+    let entries = entries(source, role)?;
+    let bytes = |entry: &Entry| if let What::File(bytes) = &entry.what { bytes.len() as u64 } else { 0 };
+    let unpacked = entries.iter().map(bytes).sum();
+    let layer = tar(&entries, "", source.epoch)?;
     let packed = gzip(&layer)?;
     let created = Timestamp::from_second(i64::try_from(source.epoch)?)?.to_string();
     let mut config = json!({
@@ -167,12 +189,10 @@ pub(crate) fn make(source: Source<'_>, role: Role, folder: &Path) -> anyhow::Res
         config["config"]["Volumes"] = json!({ NOBODY.home: {} });
         config["config"]["ExposedPorts"] = json!({ "64/tcp": {} });
     }
-    let name = format!("postern-{}_{}_{machine}.image.tar", role.name(), source.version);
-    let path = write(folder, &name, &archive(&config, &packed, &role.tag(), source.epoch)?)?;
-    Ok(Artefact { path, target: source.target.to_owned(), kind: "image" })
+    Ok(Image { config, layer: packed, unpacked })
 }
 
-fn layer(source: Source<'_>, role: Role) -> anyhow::Result<Vec<Entry>> {
+fn entries(source: Source<'_>, role: Role) -> anyhow::Result<Vec<Entry>> {
     let user = role.user();
     let User { name, id, home } = user;
     let binary = std::fs::read(source.binary)?;
@@ -209,10 +229,6 @@ fn archive(config: &Value, layer: &[u8], tag: &str, epoch: u64) -> anyhow::Resul
         Entry::file("manifest.json", serde_json::to_vec(&manifest)?),
     ]);
     Ok(tar(&entries, "", epoch)?)
-}
-
-fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Engines' names of a machine.

@@ -45,7 +45,7 @@ pub(crate) fn make(source: Source<'_>, folder: &Path) -> anyhow::Result<Artefact
     ];
     let name = format!("{package}_{}_{}.ipk", source.version, machine.file);
     let path = write(folder, &name, &tar_gz(&members, "./", source.epoch)?)?;
-    Ok(Artefact { path, target: source.target.to_owned(), kind: "ipk" })
+    Ok(Artefact { path, target: source.target.to_owned(), kind: "ipk", unpacked: None })
 }
 
 /// Makes a plain archive in `folder` with the same files: for OpenWrt without opkg.
@@ -57,7 +57,7 @@ pub(crate) fn plain(source: Source<'_>, folder: &Path) -> anyhow::Result<Artefac
         format!("{}-openwrt_{}_{}.tar.gz", source.build.package(), source.version, Machine::of(source.target).file);
     let bytes = tar_gz(&with_folders(contents(source)?), "./", source.epoch)?;
     let path = write(folder, &name, &bytes)?;
-    Ok(Artefact { path, target: source.target.to_owned(), kind: "tar.gz" })
+    Ok(Artefact { path, target: source.target.to_owned(), kind: "tar.gz", unpacked: None })
 }
 
 fn contents(source: Source<'_>) -> anyhow::Result<Vec<Entry>> {

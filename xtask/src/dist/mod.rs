@@ -5,6 +5,7 @@ pub(crate) mod archive;
 pub(crate) mod deb;
 pub(crate) mod files;
 pub(crate) mod image;
+pub(crate) mod index;
 pub(crate) mod ipk;
 
 #[cfg(test)]
@@ -69,8 +70,10 @@ pub(crate) struct Artefact {
     pub(crate) path: PathBuf,
     /// Rust's name of the machine it is for.
     pub(crate) target: String,
-    /// `deb`, `ipk`, `tar.gz`, `image`.
+    /// `deb`, `ipk`, `tar.gz`, `image`, `index`, `bill`.
     pub(crate) kind: &'static str,
+    /// Of an image: bytes on the disk of an engine.
+    pub(crate) unpacked: Option<u64>,
 }
 
 const USAGE: &str = "\
@@ -103,7 +106,7 @@ pub(crate) fn package(args: &[String]) -> anyhow::Result<ExitCode> {
     let source =
         Source { binary: &binary, target: &target, build, version: env!("CARGO_PKG_VERSION"), epoch: epoch()? };
     for artefact in pack(source, &out)? {
-        let Artefact { path, target, kind } = artefact;
+        let Artefact { path, target, kind, .. } = artefact;
         writeln!(std::io::stdout(), "{kind}\t{target}\t{}", path.display())?;
     }
     Ok(ExitCode::SUCCESS)

@@ -8,6 +8,8 @@ use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::build::{self, Built};
+use super::tools::Tools;
 use crate::steps::{cargo, root};
 
 /// Libraries by package URL.
@@ -25,20 +27,32 @@ struct Library {
     needs: BTreeSet<String>,
 }
 
-/// The bill of `postern` for a machine, with these features or all.
+/// The bill of `postern` for a machine, with these features or all. With what was built, the standard library and the C
+/// library are in it as well.
 ///
 /// # Errors
-/// Cargo does not know.
-pub(super) fn of(target: &str, features: Option<&str>, name: &str, epoch: u64) -> anyhow::Result<String> {
+/// Cargo does not know; something else was built.
+pub(super) fn of(
+    target: &str,
+    features: Option<&str>,
+    name: &str,
+    epoch: u64,
+    built: Option<(&Built, &Tools)>,
+) -> anyhow::Result<String> {
     let mut tree = cargo();
-    tree.args(["tree", "--locked", "-p", "postern", "--target", target, "--edges", "normal", "--prefix", "depth"]);
+    // What runs at compile time is not handed out.
+    let edges = "normal,no-proc-macro";
+    tree.args(["tree", "--locked", "-p", "postern", "--target", target, "--edges", edges, "--prefix", "depth"]);
     tree.args(["--format", "\t{p}\t{l}"]);
     if let Some(features) = features {
         tree.args(["--no-default-features", "--features", features]);
     }
     let output = tree.output().context("cannot run cargo tree")?;
     ensure!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
-    let tree = Tree::parse(&String::from_utf8(output.stdout)?)?;
+    let mut tree = Tree::parse(&String::from_utf8(output.stdout)?)?;
+    if let Some((built, tools)) = built {
+        tree.compare(built, tools)?;
+    }
     let lock = std::fs::read_to_string(root().join("Cargo.lock")).context("cannot read Cargo.lock")?;
     let mut text = serde_json::to_string_pretty(&tree.bill(&checksums(&lock), name, epoch)?)?;
     text.push('\n');
@@ -74,6 +88,38 @@ impl Tree {
         }
         ensure!(!tree.top.is_empty(), "cargo tree says nothing");
         Ok(tree)
+    }
+
+    /// Holds the tree against what was compiled, and adds what cargo's tree does not show: the standard library with what
+    /// it needs, and musl, which is zig's.
+    fn compare(&mut self, built: &Built, tools: &Tools) -> anyhow::Result<()> {
+        let compiled: BTreeMap<String, &build::Library> =
+            built.libraries.iter().map(|library| (library.url(), library)).collect();
+        let absent: Vec<&String> =
+            self.libraries.keys().filter(|url| **url != self.top && !compiled.contains_key(*url)).collect();
+        ensure!(absent.is_empty(), "cargo's tree has what was not compiled: {absent:?}");
+        let mut needs = BTreeSet::new();
+        for (url, library) in compiled {
+            if self.libraries.contains_key(&url) {
+                continue;
+            }
+            let licence = tools.licence(&library.name, &library.version)?;
+            self.add(&url, &library.name, &library.version, &licence, BTreeSet::new());
+            needs.insert(url);
+        }
+        let (rust, musl) = (tools.rust()?, tools.musl()?);
+        let musl_url = format!("pkg:generic/musl@{musl}");
+        self.add(&musl_url, "musl", &musl, "MIT", BTreeSet::new());
+        needs.insert(musl_url);
+        let url = format!("pkg:generic/rust-std@{rust}");
+        self.add(&url, "rust-std", &rust, "MIT OR Apache-2.0", needs);
+        self.libraries.get_mut(&self.top).context("the tree has a first line")?.needs.insert(url);
+        Ok(())
+    }
+
+    fn add(&mut self, url: &str, name: &str, version: &str, licence: &str, needs: BTreeSet<String>) {
+        let (name, version, licence) = (name.to_owned(), version.to_owned(), licence.to_owned());
+        self.libraries.insert(url.to_owned(), Library { name, version, licence, needs });
     }
 
     fn bill(&self, checksums: &BTreeMap<String, String>, name: &str, epoch: u64) -> anyhow::Result<Value> {
@@ -148,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_device_build_has_no_server() -> anyhow::Result<()> {
-        let bill = of("aarch64-unknown-linux-musl", Some(crate::small::FEATURES), "postern-device", 0)?;
+        let bill = of("aarch64-unknown-linux-musl", Some(crate::small::FEATURES), "postern-device", 0, None)?;
         for absent in ["rusqlite", "postern-server", "postern-tunnel", "regex-automata", "clap_complete"] {
             assert!(!bill.contains(&format!("\"{absent}\"")), "{absent}");
         }

@@ -52,11 +52,43 @@ impl Tools {
         }
         let path = [zig.as_path(), &debian.join("usr/bin"), Path::new("/usr/bin"), Path::new("/bin")];
         command.env("PATH", path.map(|dir| dir.display().to_string()).join(":"));
-        command.env("LD_LIBRARY_PATH", debian.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH)));
+        command.env("LD_LIBRARY_PATH", self.libraries());
         // Debian's compiler is a stable one; building the standard library is not a stable function.
         command.env("RUSTC_BOOTSTRAP", "1");
         command.env("ZIG_GLOBAL_CACHE_DIR", self.dir.join("cache/zig")).env("XDG_CACHE_HOME", self.dir.join("cache"));
         command
+    }
+
+    /// The version of Rust whose standard library is built.
+    pub(super) fn rust(&self) -> anyhow::Result<String> {
+        let mut rustc = Command::new(self.debian().join("usr/bin/rustc"));
+        let output = rustc.arg("--version").env("LD_LIBRARY_PATH", self.libraries()).output()?;
+        let text = String::from_utf8(output.stdout)?;
+        text.split(' ').nth(1).map(str::to_owned).with_context(|| format!("rustc says {text:?}"))
+    }
+
+    /// The version of the C library that is linked, by zig's sources of it.
+    pub(super) fn musl(&self) -> anyhow::Result<String> {
+        let mut python = Command::new(self.dir.join("zig/bin/python"));
+        let script = "import pathlib, ziglang\nprint((pathlib.Path(ziglang.__file__).parent / 'lib/libc/musl/src/internal/version.h').read_text())";
+        let text = String::from_utf8(python.args(["-c", script]).output()?.stdout)?;
+        text.split('"').nth(1).map(str::to_owned).context("zig does not tell the version of its musl")
+    }
+
+    /// The licence of something that the standard library brings.
+    pub(super) fn licence(&self, name: &str, version: &str) -> anyhow::Result<String> {
+        let vendor = self.debian().join("usr/lib/rustlib/src/rust/library/vendor");
+        let path = vendor.join(format!("{name}-{version}/Cargo.toml"));
+        let text = fs::read_to_string(&path).with_context(|| format!("{name} {version} is neither ours nor Rust's"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("license = \""));
+        let licence = line
+            .and_then(|line| line.strip_suffix('"'))
+            .with_context(|| format!("{} names no licence", path.display()))?;
+        Ok(licence.replace('/', " OR "))
+    }
+
+    fn libraries(&self) -> PathBuf {
+        self.debian().join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH))
     }
 
     /// An emulator of another machine's processor.
