@@ -14,16 +14,20 @@ use postern_testkit::{Options, Output, Process, World, postern_bin, run, say};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::dist::image::{Role, make};
+use crate::dist::image::{self, Role, make};
 use crate::dist::{Build, Source, epoch};
+use crate::footprint::Figure;
 use crate::install::install;
+use crate::release;
 use crate::steps::root;
 
 const USAGE: &str = "\
-cargo xtask images [--binary FILE]
+cargo xtask images [--binary FILE | --dist DIR]
 
 Makes the images of FILE (default: the development build, with this machine's libraries lent to it, for it is not static),
-and runs them with Podman as the compose files say: a session ends on the host, and not in the container. Needs root.";
+and runs them with Podman as the compose files say: a session ends on the host, and not in the container. Needs root.
+--dist runs those that cargo xtask dist left in DIR: for this machine, and under emulation those for others. The server's
+may have 12,000,000 bytes at most.";
 
 /// Programs, and the Debian packages that bring them.
 const NEEDS: [(&str, &str); 6] = [
@@ -42,8 +46,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Runs it all.
 pub(crate) fn run_all(args: &[String]) -> anyhow::Result<ExitCode> {
     let given = match args {
-        [] => None,
-        [flag, file] if flag == "--binary" => Some(PathBuf::from(file)),
+        [] => Given::Development,
+        [flag, file] if flag == "--binary" => Given::Binary(PathBuf::from(file)),
+        [flag, dir] if flag == "--dist" => Given::Archives(PathBuf::from(dir)),
         [flag] if flag == "--help" => {
             say(format_args!("{USAGE}"));
             return Ok(ExitCode::SUCCESS);
@@ -52,30 +57,72 @@ pub(crate) fn run_all(args: &[String]) -> anyhow::Result<ExitCode> {
     };
     install(&NEEDS)?;
     let dir = TempDir::new()?;
-    let binary = match &given {
-        Some(file) => file.clone(),
-        None => stripped(dir.path())?,
-    };
-    let engine = Engine::start(dir.path(), given.is_none())?;
-    let source = Source {
-        binary: &binary,
-        target: host(),
-        build: Build::Full,
-        version: env!("CARGO_PKG_VERSION"),
-        epoch: epoch()?,
-    };
-    for role in Role::ALL {
-        let image = make(source, role, dir.path())?;
-        let size = fs::metadata(&image.path)?.len();
-        say(format_args!("image {}: {:.1} MB", role.tag(), size as f64 / 1e6));
-        engine.podman(&["load", "-q", "-i", &image.path.display().to_string()])?;
-    }
     // Those that are not run here are read all the same.
     Composed::read("client", "", dir.path())?;
-    server(&engine, dir.path())?;
-    device(&engine, dir.path())?;
-    joined(&engine, dir.path())?;
+    let binary = match given {
+        Given::Archives(archives) => {
+            for machine in MACHINES {
+                if archives.join(archive(Role::Device, machine)).exists() {
+                    on_machine(&archives, machine)?;
+                } else {
+                    ensure!(machine != host_machine()?, "{} has no images for {machine}", archives.display());
+                    say(format_args!("no images for {machine}"));
+                }
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        Given::Binary(file) => file,
+        Given::Development => stripped(dir.path())?,
+    };
+    let engine = Engine::start(dir.path(), args.is_empty(), None)?;
+    let source = Source { binary: &binary, target: host(), build: Build::Full, version: VERSION, epoch: epoch()? };
+    for role in Role::ALL {
+        let image = make(source, role, dir.path())?;
+        engine.load(role, &image.path, None)?;
+    }
+    compose_files(&engine, dir.path())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What the images are made of.
+enum Given {
+    Development,
+    Binary(PathBuf),
+    /// They are made: a folder.
+    Archives(PathBuf),
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Engines' names of machines for which there may be images.
+const MACHINES: [&str; 2] = ["amd64", "arm64"];
+
+fn archive(role: Role, machine: &str) -> String {
+    format!("postern-{}_{VERSION}_{machine}.image.tar", role.name())
+}
+
+fn host_machine() -> anyhow::Result<&'static str> {
+    Ok(image::machine(host())?.0)
+}
+
+/// Images that are made, as they are handed out.
+fn on_machine(archives: &Path, machine: &str) -> anyhow::Result<()> {
+    let dir = TempDir::new()?;
+    let emulator = if machine == host_machine()? { None } else { Some(release::emulator(machine)?) };
+    let how = emulator.as_ref().map_or_else(String::new, |(_, words)| format!(", emulated: {}", words.join(" ")));
+    say(format_args!("\nimages for {machine}{how}"));
+    let engine = Engine::start(dir.path(), false, emulator)?;
+    for role in Role::ALL {
+        let promised = (role == Role::Server).then_some(release::IMAGE_BYTES);
+        engine.load(role, &archives.join(archive(role, machine)), promised)?;
+    }
+    compose_files(&engine, dir.path())
+}
+
+/// The compose files as they are shipped.
+fn compose_files(engine: &Engine, dir: &Path) -> anyhow::Result<()> {
+    server(engine, dir)?;
+    device(engine, dir)?;
+    joined(engine, dir)
 }
 
 /// The device's compose file, from activation to a session.
@@ -105,7 +152,7 @@ fn device(engine: &Engine, dir: &Path) -> anyhow::Result<()> {
 
     let mut daemon = Process::start(engine.service(&file, "sshnpd", "sshnpd")?)?;
     daemon.wait_for_line(PATIENCE, |line| line.contains("monitor started"))?;
-    engine.podman(&["healthcheck", "run", "sshnpd"]).context("the health check of the daemon")?;
+    engine.healthy("device", "sshnpd")?;
     ends_on_the_host(engine, &world, "@pi")?;
     engine.stops("sshnpd", daemon)
 }
@@ -132,7 +179,7 @@ fn joined(engine: &Engine, dir: &Path) -> anyhow::Result<()> {
     for turn in ["joined", "started again, and knew that it has joined"] {
         let mut daemon = Process::start(engine.service(&file, "sshnpd", "joined")?)?;
         daemon.wait_for_line(PATIENCE, |line| line.contains("monitor started"))?;
-        engine.podman(&["healthcheck", "run", "joined"]).context("the health check of the daemon")?;
+        engine.healthy("device", "joined")?;
         ends_on_the_host(engine, &world, World::DEVICE)?;
         engine.stops("joined", daemon)?;
         say(format_args!("device-join.yaml: {turn}"));
@@ -182,9 +229,8 @@ fn server(engine: &Engine, dir: &Path) -> anyhow::Result<()> {
     let file = Composed::read("server", &env, dir)?;
     let mut server = Process::start(engine.service(&file, "server", "server")?)?;
     server.wait_for_line(PATIENCE, |line| line.starts_with("listening on "))?;
-    engine.podman(&["healthcheck", "run", "server"]).context("the health check of the server")?;
-    let added =
-        engine.podman(&["exec", "server", "/usr/local/bin/postern", "server", "add", "--dir", "/data", "@alice"])?;
+    engine.healthy("server", "server")?;
+    let added = engine.inside("server", &["/usr/local/bin/postern", "server", "add", "--dir", "/data", "@alice"])?;
     ensure!(added.text().len() == 128, "the secret is {:?}", added.text());
     say(format_args!("server.yaml: healthy, and @alice was added"));
     engine.stops("server", server)
@@ -222,7 +268,12 @@ struct Engine {
     words: Vec<String>,
     /// The binary is not static: it sees this machine's libraries.
     lend_libraries: bool,
+    /// The images are for another machine: a static program of this one, lent to each container, and its words.
+    emulator: Option<(PathBuf, &'static [&'static str])>,
 }
+
+/// Where the emulator is in a container.
+const EMULATOR: &str = "/emulator";
 
 impl Drop for Engine {
     fn drop(&mut self) {
@@ -232,7 +283,11 @@ impl Drop for Engine {
 }
 
 impl Engine {
-    fn start(dir: &Path, lend_libraries: bool) -> anyhow::Result<Self> {
+    fn start(
+        dir: &Path,
+        lend_libraries: bool,
+        emulator: Option<(PathBuf, &'static [&'static str])>,
+    ) -> anyhow::Result<Self> {
         // Inside containers and old systems Podman finds a mixture of control groups, which it does not take.
         let script = "umount -l /sys/fs/cgroup/* 2>/dev/null; umount -l /sys/fs/cgroup 2>/dev/null; \
                       mount -t cgroup2 none /sys/fs/cgroup; echo ready >&2; exec sleep infinity";
@@ -255,7 +310,48 @@ impl Engine {
             "--cgroup-manager=cgroupfs",
             "--events-backend=file",
         ];
-        Ok(Self { holder, words: words.map(str::to_owned).to_vec(), lend_libraries })
+        Ok(Self { holder, words: words.map(str::to_owned).to_vec(), lend_libraries, emulator })
+    }
+
+    /// Takes an image from its archive, and says how large it is on the disk.
+    fn load(&self, role: Role, archive: &Path, promised: Option<u64>) -> anyhow::Result<()> {
+        self.podman(&["load", "-q", "-i", &archive.display().to_string()])?;
+        let is = self.podman(&["image", "inspect", "--format", "{{.Size}}", &role.tag()])?.text().parse()?;
+        let what = format!("image {}", role.tag());
+        let figure = Figure { what, is, promised, unit: "bytes" };
+        say(format_args!("{figure}, {} as an archive", fs::metadata(archive)?.len()));
+        ensure!(!figure.is_broken(), "{} is larger than promised", figure.what);
+        Ok(())
+    }
+
+    /// Runs a program in a container.
+    fn inside(&self, name: &str, words: &[&str]) -> anyhow::Result<Output> {
+        let mut all = vec!["exec", name];
+        if let Some((_, emulator)) = &self.emulator {
+            all.push(EMULATOR);
+            all.extend(&emulator[1..]);
+        }
+        all.extend(words);
+        self.podman(&all)
+    }
+
+    /// The health check of an image, in a container of it.
+    fn healthy(&self, image: &str, name: &str) -> anyhow::Result<()> {
+        if self.emulator.is_none() {
+            let outcome = self.podman(&["healthcheck", "run", name]);
+            return outcome.map(drop).with_context(|| format!("the health check of the {image}"));
+        }
+        // The engine would start it without the emulator.
+        let image = format!("postern/{image}:latest");
+        let words = self.words_of(&image, "{{json .Config.Healthcheck.Test}}")?;
+        let words: Vec<&str> = words.iter().map(String::as_str).filter(|word| *word != "CMD").collect();
+        self.inside(name, &words).map(drop).with_context(|| format!("the health check of {image}"))
+    }
+
+    /// A list in the configuration of an image.
+    fn words_of(&self, image: &str, format: &str) -> anyhow::Result<Vec<String>> {
+        let text = self.podman(&["image", "inspect", "--format", format, image])?.text();
+        serde_json::from_str(&text).with_context(|| format!("{image}: {format} is {text}"))
     }
 
     fn command(&self, words: &[&str]) -> Command {
@@ -322,6 +418,14 @@ impl Engine {
         words.push(format!("--network={network}"));
         if self.lend_libraries {
             words.extend(["/lib", "/lib64", "/usr/lib"].map(|place| format!("--volume={place}:{place}:ro")));
+        }
+        if let Some((program, emulator)) = &self.emulator {
+            if begin.is_empty() {
+                begin = self.words_of(&image, "{{json .Config.Entrypoint}}")?;
+            }
+            words.push(format!("--volume={}:{EMULATOR}:ro", program.display()));
+            let front = std::iter::once(EMULATOR).chain(emulator.iter().skip(1).copied()).map(str::to_owned);
+            begin.splice(0..0, front);
         }
         if let Some((program, more)) = begin.split_first() {
             words.push(format!("--entrypoint={program}"));

@@ -32,7 +32,7 @@ cargo xtask idle [--minutes N]       what an idle device costs: bytes on its wir
 cargo xtask footprint [--quick]      size and memory of the device build, beside what is promised
 cargo xtask dist [ARGS...]           static builds, packages, checksums, bills of materials; --help says more
 cargo xtask package ARGS...          packages and images of a binary that is built; --help says more
-cargo xtask images [--binary FILE]   the images in real containers, and a session through one that ends on the host
+cargo xtask images [ARGS...]         the images in real containers, and a session through one that ends on the host
 cargo xtask arrows                   which crate may use which
 cargo xtask fuzz [TARGET [SECONDS]]  search for inputs that break a parser
 cargo xtask world [--openings] [--runs N] [--seed S]  both ends and an attacker in virtual time, one schedule a seed";

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::dist::archive::{Entry, tar_gz, with_folders};
 use crate::dist::files::{copyright, digest, programs, read, write};
-use crate::dist::image::Role;
+use crate::dist::image::{self, Role};
 use crate::dist::{Artefact, Build, Source, epoch, index, pack};
 use crate::footprint::{self, Figure};
 use crate::install;
@@ -38,7 +38,7 @@ Needs Debian's packages (a compiler, qemu) and two from the Python package index
 POSTERN_BIN: the server and the client of the sessions, instead of the development build.";
 
 /// The server's image as it lies unpacked on a disk. The binary is nearly all of it.
-const IMAGE_BYTES: u64 = 12_000_000;
+pub(crate) const IMAGE_BYTES: u64 = 12_000_000;
 
 /// A kind of machine that we build for.
 #[derive(Debug)]
@@ -64,6 +64,18 @@ impl Target {
     fn is_native(&self) -> bool {
         self.name.split('-').next() == Some(std::env::consts::ARCH)
     }
+}
+
+/// What runs programs of another machine, by engines' name of it: the program, and its words with its name in front.
+///
+/// # Errors
+/// We build for none that is called so; the emulator was not fetched yet.
+pub(crate) fn emulator(machine: &str) -> anyhow::Result<(PathBuf, &'static [&'static str])> {
+    let target = TARGETS.iter().find(|target| image::machine(target.name).is_ok_and(|(name, _)| name == machine));
+    let words = target.with_context(|| format!("{machine} is none of ours"))?.emulator;
+    let program = tools::emulator(words.first().context("the table names an emulator for each machine")?);
+    ensure!(program.exists(), "there is no {}: cargo xtask dist fetches it", program.display());
+    Ok((program, words))
 }
 
 /// What was asked for.
@@ -185,8 +197,8 @@ impl Run {
             let promised = file_name(image).contains("-server_").then_some(IMAGE_BYTES);
             list.figures.push(Figure { what, is, promised, unit: "bytes" });
         }
-        let how = steps
-            .step(&format!("{nth}: a session with {name}"), || session::run(tools, target, &built.binary, postern))?;
+        let how =
+            steps.step(&format!("{nth}: a session with {name}"), || session::run(target, &built.binary, postern))?;
         list.told.push(Told { what: "run", package: build.package(), target: target.name, how });
         self.binaries.push((target, build, built.binary));
         Ok(())

@@ -44,7 +44,7 @@ const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
 impl Role {
     pub(crate) const ALL: [Self; 3] = [Self::Device, Self::Server, Self::Client];
 
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Device => "device",
             Self::Server => "server",
@@ -232,7 +232,7 @@ fn archive(config: &Value, layer: &[u8], tag: &str, epoch: u64) -> anyhow::Resul
 }
 
 /// Engines' names of a machine.
-pub(super) fn machine(target: &str) -> anyhow::Result<(&'static str, Option<&'static str>)> {
+pub(crate) fn machine(target: &str) -> anyhow::Result<(&'static str, Option<&'static str>)> {
     Ok(match target.split('-').next().unwrap_or_default() {
         "x86_64" => ("amd64", None),
         "aarch64" => ("arm64", None),

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use postern_testkit::say;
+use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Artefact, Build, Source, deb, image, ipk};
+use super::files::digest;
+use super::{Artefact, Build, Source, deb, image, index, ipk};
 use crate::install::is_there;
 use crate::steps::root;
 
@@ -251,8 +253,7 @@ fn an_image_is_what_engines_read() {
     let members = dir.path().join("members");
     fs::create_dir(&members).unwrap();
     assert!(run(Command::new("tar").arg("-xf").arg(&made.path).arg("-C").arg(&members)).status.success());
-    let json =
-        |path: &str| -> serde_json::Value { serde_json::from_slice(&fs::read(members.join(path)).unwrap()).unwrap() };
+    let json = |path: &str| -> Value { serde_json::from_slice(&fs::read(members.join(path)).unwrap()).unwrap() };
     let manifest = json("manifest.json");
     assert_eq!(manifest[0]["RepoTags"][0], "postern/device:latest");
     let config = json(manifest[0]["Config"].as_str().unwrap());
@@ -268,4 +269,94 @@ fn an_image_is_what_engines_read() {
     );
     assert!(listed.contains(" usr/local/bin/sshnpd -> postern"), "{listed}");
     assert!(!listed.contains("bin/sh"), "{listed}");
+}
+
+#[test]
+fn an_image_for_several_machines_has_a_part_for_each() {
+    let dir = TempDir::new().unwrap();
+    let binary = stand_in(dir.path());
+    let of = |target| source(&binary, target, Build::Full);
+    let sources =
+        [of("x86_64-unknown-linux-musl"), of("aarch64-unknown-linux-musl"), of("armv7-unknown-linux-musleabihf")];
+    let made = index::make(&sources, image::Role::Server, dir.path()).unwrap();
+    let members = dir.path().join("members");
+    fs::create_dir(&members).unwrap();
+    assert!(run(Command::new("tar").arg("-xf").arg(&made.path).arg("-C").arg(&members)).status.success());
+    let read = |path: &str| fs::read(members.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    // What a descriptor points at is there, and has the size and the digest that it says.
+    let follow = |descriptor: &Value| -> Value {
+        let bytes = read(&format!("blobs/{}", descriptor["digest"].as_str().unwrap().replace(':', "/")));
+        assert_eq!(descriptor["size"], bytes.len());
+        assert_eq!(descriptor["digest"], format!("sha256:{}", digest(&bytes)));
+        serde_json::from_slice(&bytes).unwrap_or(Value::Null)
+    };
+    let outer: Value = serde_json::from_slice(&read("index.json")).unwrap();
+    let index = follow(&outer["manifests"][0]);
+    let mut machines = Vec::new();
+    for descriptor in index["manifests"].as_array().unwrap() {
+        let manifest = follow(descriptor);
+        let config = follow(&manifest["config"]);
+        assert_eq!(config["architecture"], descriptor["platform"]["architecture"]);
+        assert_eq!(follow(&manifest["layers"][0]), Value::Null);
+        machines.push(config["architecture"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(machines, ["amd64", "arm64", "arm"]);
+    if have("skopeo's opinion of the image", &["skopeo"]) {
+        let place = format!("oci-archive:{}", made.path.display());
+        let mut copy = Command::new("skopeo");
+        copy.args(["--insecure-policy", "--tmpdir"]).arg(dir.path()).args(["copy", "--all", "--quiet", &place]);
+        let output = run(copy.arg(format!("dir:{}", dir.path().join("copy").display())));
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+}
+
+/// OpenWrt's own package manager, in a root of its own with a stand-in for procd.
+#[test]
+fn opkg_installs_it_keeps_what_was_changed_and_takes_it_away() {
+    let what = "installing the ipk";
+    if !have(what, &["opkg", "busybox", "chroot"]) || !may_mount(what) {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let binary = stand_in(dir.path());
+    let made = ipk::make(source(&binary, "x86_64-unknown-linux-musl", Build::Device), dir.path()).unwrap();
+    let script = r##"
+        set -e
+        mkdir -p "$1/proc" "$1/tmp" "$1/etc/rc.d" "$1/var/lock" "$1/usr/lib/opkg" "$1/bin"
+        for place in bin lib lib64 usr/lib; do
+            [ ! -d "/$place" ] || { mkdir -p "$1/host/$place"; mount --bind "/$place" "$1/host/$place"; }
+        done
+        [ ! -d /lib64 ] || ln -s host/lib64 "$1/lib64"
+        ln -s host/lib "$1/lib"
+        cp "$(command -v busybox)" "$(command -v opkg)" "$1/bin/"
+        for name in sh cp mv rm ln ls cat mkdir basename tail uname env gzip gunzip; do ln -s busybox "$1/bin/$name"; done
+        printf 'dest root /\ndest ram /tmp\nlists_dir ext /var/opkg-lists\narch all 1\n' >"$1/etc/opkg.conf"
+        printf '%s\n' '#!/bin/sh' '. "$1"; name=$(basename "$1"); case "$2" in' \
+            'enable) ln -sf "../init.d/$name" "/etc/rc.d/S$START$name" ;;' 'disable) rm -f "/etc/rc.d/S$START$name" ;;' \
+            '*) echo "init: $2" ;;' 'esac' >"$1/etc/rc.common"
+        chmod +x "$1/etc/rc.common"
+        cp "$2" "$1/tmp/postern.ipk"
+        exec chroot "$1" /bin/sh -c '
+            set -e
+            export PATH=/bin:/usr/bin
+            opkg install /tmp/postern.ipk
+            echo "version: $(sshnpd --version)"
+            ls /etc/rc.d
+            echo "# mine" >>/etc/config/sshnpd; echo key >/etc/postern/key
+            opkg install --force-reinstall /tmp/postern.ipk
+            echo "kept: $(tail -n 1 /etc/config/sshnpd) $(cat /etc/postern/key)"
+            opkg remove postern-device
+            ls /etc/rc.d /usr/bin
+            echo "kept: $(cat /etc/postern/key)"
+        '
+    "##;
+    let mut command = Command::new("unshare");
+    let output = run(command.args(["-m", "sh", "-c", script, "sh"]).arg(dir.path().join("root")).arg(&made.path));
+    let told = format!("{}\n{}", text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{told}");
+    for line in ["version: /usr/bin/sshnpd --version", "S95sshnpd", "init: start", "kept: # mine key", "kept: key"] {
+        assert!(told.lines().any(|one| one == line), "{line:?} is not in:\n{told}");
+    }
+    let after = told.split("/etc/rc.d:").last().unwrap();
+    assert!(!after.contains("sshnpd\n"), "it was not taken away:\n{told}");
 }

@@ -7,14 +7,14 @@ use anyhow::{Context as _, ensure};
 use postern_testkit::{Options, World, say};
 
 use super::Target;
-use super::tools::Tools;
+use super::tools;
 
 /// Runs `sshnp ... uname` through it; returns how it was run.
-pub(super) fn run(tools: &Tools, target: &Target, binary: &Path, postern: &Path) -> anyhow::Result<String> {
+pub(super) fn run(target: &Target, binary: &Path, postern: &Path) -> anyhow::Result<String> {
     let mut program = Vec::new();
     if !target.is_native() {
         let (name, words) = target.emulator.split_first().context("the table names an emulator for each machine")?;
-        program.push(tools.emulator(name).display().to_string());
+        program.push(tools::emulator(name).display().to_string());
         program.extend(words.iter().map(|word| (*word).to_owned()));
     }
     let how = if target.is_native() { "natively".to_owned() } else { format!("under {}", target.emulator.join(" ")) };

@@ -90,11 +90,11 @@ impl Tools {
     fn libraries(&self) -> PathBuf {
         self.debian().join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH))
     }
+}
 
-    /// An emulator of another machine's processor.
-    pub(super) fn emulator(&self, name: &str) -> PathBuf {
-        self.debian().join("usr/bin").join(name)
-    }
+/// An emulator, whether or not it was fetched.
+pub(super) fn emulator(name: &str) -> PathBuf {
+    root().join("target/tools/debian/usr/bin").join(name)
 }
 
 fn unpack(dir: &Path) -> anyhow::Result<()> {
