@@ -26,13 +26,13 @@ use crate::steps::{Steps, build_postern, root, run as run_command};
 use tools::Tools;
 
 const USAGE: &str = "\
-cargo xtask dist [--target TARGET]... [--device] [--twice] [--json] [--out DIR]
+cargo xtask dist [--target TARGET]... [--device | --full] [--twice] [--json] [--out DIR]
 
 Builds static binaries, packs them, writes SHA256SUMS and a bill of materials for each build (CycloneDX), and runs one
 session with the daemon of each machine: under emulation where this machine is another. Says what it does on standard error,
 and prints what was made and how it was run. --json: the same as one JSON value.
 TARGET: x86_64-unknown-linux-musl and aarch64-unknown-linux-musl unless some are named; also armv7-unknown-linux-musleabihf
-and mipsel-unknown-linux-musl. --device leaves the full builds out. --twice builds everything again, in another folder from
+and mipsel-unknown-linux-musl. --device and --full make one of the two builds alone. --twice builds everything again, in another folder from
 nothing, and fails where the bytes differ. Default: --out target/dist
 Needs Debian's packages (a compiler, qemu) and two from the Python package index, and keeps them in target/tools.
 POSTERN_BIN: the server and the client of the sessions, instead of the development build.";
@@ -81,7 +81,8 @@ pub(crate) fn emulator(machine: &str) -> anyhow::Result<(PathBuf, &'static [&'st
 /// What was asked for.
 struct Order {
     targets: Vec<&'static Target>,
-    device_only: bool,
+    /// Both, if none is named.
+    only: Option<Build>,
     twice: bool,
     json: bool,
     out: PathBuf,
@@ -122,13 +123,14 @@ impl Order {
     /// `None`: help was asked for.
     fn read(args: &[String]) -> anyhow::Result<Option<Self>> {
         let out = root().join("target/dist");
-        let mut order = Self { targets: Vec::new(), device_only: false, twice: false, json: false, out };
+        let mut order = Self { targets: Vec::new(), only: None, twice: false, json: false, out };
         let mut args = args.iter();
         while let Some(flag) = args.next() {
             let mut value = || args.next().with_context(|| format!("{flag} wants a value\n{USAGE}"));
             match flag.as_str() {
                 "--help" => return Ok(None),
-                "--device" => order.device_only = true,
+                "--device" => order.only = Some(Build::Device),
+                "--full" => order.only = Some(Build::Full),
                 "--twice" => order.twice = true,
                 "--json" => order.json = true,
                 "--out" => order.out = PathBuf::from(value()?),
@@ -148,9 +150,9 @@ impl Order {
 
     /// Device builds first: they are the sooner done.
     fn builds(&self) -> Vec<(&'static Target, Build)> {
-        let full = self.targets.iter().filter(|target| target.full && !self.device_only);
         let device = self.targets.iter().map(|target| (*target, Build::Device));
-        device.chain(full.map(|target| (*target, Build::Full))).collect()
+        let full = self.targets.iter().filter(|target| target.full).map(|target| (*target, Build::Full));
+        device.chain(full).filter(|(_, build)| self.only.is_none_or(|only| only == *build)).collect()
     }
 }
 
