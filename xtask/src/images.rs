@@ -179,7 +179,7 @@ fn joined(engine: &Engine, dir: &Path) -> anyhow::Result<()> {
     for turn in ["joined", "started again, and knew that it has joined"] {
         let mut daemon = Process::start(engine.service(&file, "sshnpd", "joined")?)?;
         daemon.wait_for_line(PATIENCE, |line| line.contains("monitor started"))?;
-        engine.healthy("device", "joined")?;
+        engine.healthy("device-join", "joined")?;
         ends_on_the_host(engine, &world, World::DEVICE)?;
         engine.stops("joined", daemon)?;
         say(format_args!("device-join.yaml: {turn}"));

@@ -208,24 +208,25 @@ impl Run {
 
     /// One archive of images for machines of every kind, where more than one was built for.
     fn indices(&mut self) -> anyhow::Result<()> {
-        let Self { order, epoch, steps, list, .. } = self;
-        let full = self.binaries.iter().filter(|(_, build, _)| *build == Build::Full);
-        let source =
-            |(target, build, binary): &'_ (&'static Target, Build, PathBuf)| (target.name, *build, binary.clone());
-        let all: Vec<_> = full.map(source).collect();
-        if all.len() < 2 {
-            return Ok(());
-        }
-        let sources: Vec<Source<'_>> = all
-            .iter()
-            .map(|(target, build, binary)| Source { binary, target, build: *build, version: VERSION, epoch: *epoch })
-            .collect();
-        steps.step("images for machines of every kind", || {
-            for role in Role::ALL {
-                list.made.push(index::make(&sources, role, &order.out)?);
+        let Self { order, epoch, steps, binaries, list, .. } = self;
+        for role in Role::ALL {
+            let sources: Vec<Source<'_>> = binaries
+                .iter()
+                .filter(|(target, build, _)| *build == role.build() && image::machine(target.name).is_ok())
+                .map(|(target, build, binary)| Source {
+                    binary,
+                    target: target.name,
+                    build: *build,
+                    version: VERSION,
+                    epoch: *epoch,
+                })
+                .collect();
+            if sources.len() > 1 {
+                let name = format!("image of {} machines: {}", sources.len(), role.tag());
+                list.made.push(steps.step(&name, || index::make(&sources, role, &order.out))?);
             }
-            Ok(())
-        })
+        }
+        Ok(())
     }
 }
 

@@ -125,9 +125,8 @@ pub(crate) fn pack(source: Source<'_>, folder: &Path) -> anyhow::Result<Vec<Arte
         made.push(ipk::make(source, folder)?);
         made.push(ipk::plain(source, folder)?);
     }
-    // The container of a device also activates it, which the small build cannot.
-    if source.build == Build::Full && image::machine(source.target).is_ok() {
-        for role in Role::ALL {
+    if image::machine(source.target).is_ok() {
+        for role in Role::ALL.into_iter().filter(|role| role.build() == source.build) {
             made.push(image::make(source, role, folder)?);
         }
     }

@@ -63,6 +63,7 @@ fn the_same_input_gives_the_same_bytes() {
         let out = dir.path().join("out");
         let mut made: Vec<Artefact> =
             super::pack(source(&binary, "aarch64-unknown-linux-musl", Build::Full), &out).unwrap();
+        made.extend(super::pack(source(&binary, "armv7-unknown-linux-musleabihf", Build::Device), &out).unwrap());
         made.extend(super::pack(source(&binary, "mipsel-unknown-linux-musl", Build::Device), &out).unwrap());
         let name = |artefact: &Artefact| artefact.path.file_name().unwrap().to_str().unwrap().to_owned();
         made.iter().map(|artefact| (name(artefact), fs::read(&artefact.path).unwrap())).collect()
@@ -77,6 +78,10 @@ fn the_same_input_gives_the_same_bytes() {
             "postern-device_0.9.1_arm64.image.tar",
             "postern-server_0.9.1_arm64.image.tar",
             "postern-client_0.9.1_arm64.image.tar",
+            "postern-device_0.9.1_armhf.deb",
+            "postern-device_0.9.1_armv7l.ipk",
+            "postern-device-openwrt_0.9.1_armv7l.tar.gz",
+            "postern-device-join_0.9.1_arm.image.tar",
             "postern-device_0.9.1_mipsel_24kc.ipk",
             "postern-device-openwrt_0.9.1_mipsel_24kc.tar.gz"
         ]
