@@ -110,6 +110,9 @@ fn an_ssh_session_is_sealed_and_goes_on_after_the_relay_is_cut() -> anyhow::Resu
                 .find(|line| line["event"] == event)
                 .with_context(|| format!("no {event:?} in the journal: {text}"))
         };
+        // In this order: what was carried stands before the end of what carried it.
+        let order: Vec<_> = events.iter().filter_map(|line| line["event"].as_str()).collect();
+        ensure!(order == ["pinned", "began", "resumed", "stream", "ended"], "{order:?}");
         for event in ["began", "resumed", "stream", "ended"] {
             let line = of(event)?;
             ensure!(line["who"] == "@client" && line["sealed"] == true && line["rule"] == "manager", "{line}");

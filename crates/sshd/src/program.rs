@@ -305,6 +305,8 @@ pub(crate) fn command(bytes: &[u8]) -> Option<OsString> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     #[test]
@@ -318,9 +320,19 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_a_member_of_its_session() {
-        let own = rustix::process::getsid(None).unwrap();
-        assert!(members(own).contains(&rustix::process::getpid()));
+    fn the_processes_of_a_session_are_found() {
+        // Of its own: this test's may have been started outside of its PID namespace.
+        let mut child = std::process::Command::new("setsid").args(["sleep", "60"]).spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        // Between fork and setsid(2) it is in ours.
+        let start = Instant::now();
+        while members(pid) != [pid] && start.elapsed() < Duration::from_secs(20) {
+            std::thread::yield_now();
+        }
+        let found = members(pid);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found, [pid]);
     }
 
     #[test]

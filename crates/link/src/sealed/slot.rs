@@ -14,6 +14,8 @@ use crate::pump::Carried;
 
 /// Told when a stream is over.
 pub(crate) type Done = oneshot::Sender<Result<Carried, StreamRefused>>;
+/// Called with what was carried, when a stream that carried something, or could have, is over.
+pub(crate) type Report = Box<dyn FnOnce(Carried) + Send>;
 /// Told when the other end has answered an opening.
 pub(crate) type Answer = oneshot::Sender<Result<StreamId, StreamRefused>>;
 
@@ -34,14 +36,14 @@ pub(crate) struct Slot {
     pub(crate) carried: Carried,
     pub(crate) done: Option<Done>,
     pub(crate) answer: Option<Answer>,
-    /// Told what was carried, however the stream ends.
-    report: Option<oneshot::Sender<Carried>>,
+    /// Before the session is over, so that the books have their order.
+    report: Option<Report>,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(report) = self.report.take() {
-            let _ = report.send(self.carried);
+            report(self.carried);
         }
     }
 }
@@ -64,9 +66,15 @@ impl Slot {
         }
     }
 
-    /// Whom to tell what was carried, however the stream ends.
-    pub(crate) fn over_with(&mut self, report: oneshot::Sender<Carried>) {
+    /// Who is told what was carried, however the stream ends.
+    pub(crate) fn over_with(&mut self, report: Report) {
         self.report = Some(report);
+    }
+
+    /// It never came to be: there is nothing to report.
+    pub(crate) fn refused(&mut self, why: StreamRefused) {
+        self.report = None;
+        self.tell(Err(why));
     }
 
     pub(crate) fn attach(&mut self, io: Box<dyn Io>) {

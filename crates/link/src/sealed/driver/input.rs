@@ -111,7 +111,7 @@ impl Driver {
                 }
                 Event::Refused(stream, code, text) => {
                     if let Some(mut slot) = slots.remove(&stream) {
-                        slot.tell(Err(StreamRefused::Refused(code, text)));
+                        slot.refused(StreamRefused::Refused(code, text));
                     }
                 }
                 Event::Reset(stream) => {

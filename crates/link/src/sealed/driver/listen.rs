@@ -13,18 +13,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 
-use postern_net::tasks::Tasks;
 use postern_session::HostPort;
 use postern_streams::{Ask, RefusalCode, StreamId};
 use tokio::io::{AsyncReadExt as _, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::{Driver, Order, Part};
 use crate::sealed::limits::ACCEPT_PAUSE;
 use crate::sealed::local::Io;
 use crate::sealed::plan::{Authorize, Target};
-use crate::sealed::slot::{Answer, Done};
+use crate::sealed::slot::{Answer, Done, Report};
 
 /// What the client does with connections of one control.
 pub(crate) struct Listen {
@@ -57,11 +56,20 @@ impl Driver {
         }
     }
 
+    /// The device: somebody came to a port that is listened on. Where the session has no room for more streams they are let go.
+    pub(super) fn hand_back(&mut self, control: StreamId, io: Box<dyn Io>, report: Report) {
+        if let Some(stream) = self.streams.open(&Ask::Back(control).to_string()) {
+            let slot = self.slot(stream);
+            slot.over_with(report);
+            slot.attach(io);
+            self.streams.ready(stream);
+        }
+    }
+
     /// The device: listens, where that is permitted, in a task of its own.
     pub(super) fn listen(&mut self, control: StreamId, port: u16) {
         let Part::Device(authorize) = &self.part else { return };
         let (authorize, orders, stop) = (Arc::clone(authorize), self.own_orders.clone(), self.stop.clone());
-        let tasks = self.tasks.clone();
         drop(self.tasks.spawn(async move {
             let listened = tokio::select! {
                 biased;
@@ -74,13 +82,13 @@ impl Driver {
                 Err(refusal) => (Vec::new(), Err(refusal)),
             };
             let refused = outcome.is_err();
-            let told = orders.send(Order::Dialled { stream: control, outcome, over: None }).await;
+            let told = orders.send(Order::Dialled { stream: control, outcome, report: None }).await;
             if refused {
                 return;
             }
             let _closed = Closed { authorize: Arc::clone(&authorize), port };
             if told.is_ok() {
-                let door = Door { control, port, authorize, orders, tasks };
+                let door = Door { control, port, authorize, orders };
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => {}
@@ -115,7 +123,6 @@ struct Door {
     port: u16,
     authorize: Arc<dyn Authorize>,
     orders: mpsc::Sender<Order>,
-    tasks: Tasks,
 }
 
 impl Door {
@@ -137,20 +144,9 @@ impl Door {
 
     async fn hand_over(&self, socket: TcpStream, peer: SocketAddr) -> Option<()> {
         let _ = postern_net::tcp::tune(&socket);
-        let ((answer, answered), (done, outcome)) = (oneshot::channel(), oneshot::channel());
-        let text = Ask::Back(self.control).to_string();
-        let order = Order::Open { text, io: Some(Box::new(socket)), answer, done };
-        self.orders.send(order).await.ok()?;
         let (authorize, port) = (Arc::clone(&self.authorize), self.port);
-        drop(self.tasks.spawn(async move {
-            // The session lets go of both at its end.
-            if matches!(answered.await, Ok(Ok(_)))
-                && let Ok(Ok(carried)) = outcome.await
-            {
-                authorize.came_in(port, peer, carried);
-            }
-        }));
-        Some(())
+        let report = Box::new(move |carried| authorize.came_in(port, peer, carried));
+        self.orders.send(Order::Back { control: self.control, io: Box::new(socket), report }).await.ok()
     }
 }
 

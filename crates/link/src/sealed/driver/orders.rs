@@ -6,22 +6,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use postern_streams::StreamId;
-use tokio::sync::oneshot;
 
 use super::way::{DONE, REVOKED, STOPPING};
 use super::{Connection, Driver, Listen, Part};
-use crate::pump::Carried;
 use crate::sealed::ended::{StreamRefused, Why};
 use crate::sealed::local::Io;
 use crate::sealed::plan::{Authorize, Refusal, Target};
-use crate::sealed::slot::{Answer, Done};
+use crate::sealed::slot::{Answer, Done, Report};
 
 /// What a handle asks of the driver.
 pub(crate) enum Order {
     Open { text: String, io: Option<Box<dyn Io>>, answer: Answer, done: Done },
     Listen { port: u16, listen: Listen, io: Box<dyn Io>, answer: Answer, done: Done },
+    Back { control: StreamId, io: Box<dyn Io>, report: Report },
     Attach { stream: StreamId, io: Box<dyn Io> },
-    Dialled { stream: StreamId, outcome: Result<Box<dyn Io>, Refusal>, over: Option<oneshot::Sender<Carried>> },
+    Dialled { stream: StreamId, outcome: Result<Box<dyn Io>, Refusal>, report: Option<Report> },
     Replace(Connection, u32),
     Close(String),
     Revoke(String),
@@ -46,6 +45,7 @@ impl Driver {
                 Order::Listen { port, listen, io, answer, done } => {
                     self.ask_to_listen(port, listen, io, answer, done);
                 }
+                Order::Back { control, io, report } => self.hand_back(control, io, report),
                 Order::Attach { stream, io } => {
                     if let Some(slot) = self.slots.get_mut(&stream) {
                         slot.attach(io);
@@ -53,7 +53,7 @@ impl Driver {
                         self.write_local(stream);
                     }
                 }
-                Order::Dialled { stream, outcome, over } => self.dialled(stream, outcome, over),
+                Order::Dialled { stream, outcome, report } => self.dialled(stream, outcome, report),
                 Order::Replace(connection, epoch) => self.replace(connection, epoch),
                 Order::Close(why) => self.leave(Why::Closed(why), DONE),
                 Order::Revoke(why) => self.leave(Why::Closed(why), REVOKED),
@@ -98,14 +98,8 @@ impl Driver {
                 Ok((io, address)) => (Ok(io), address),
                 Err(refusal) => (Err(refusal), None),
             };
-            let (over, carried) = oneshot::channel();
-            let told = orders.send(Order::Dialled { stream, outcome, over: Some(over) }).await;
-            drop(orders);
-            if told.is_ok()
-                && let Ok(carried) = carried.await
-            {
-                authorize.over(&target, address, carried);
-            }
+            let report: Report = Box::new(move |carried| authorize.over(&target, address, carried));
+            let _ = orders.send(Order::Dialled { stream, outcome, report: Some(report) }).await;
         }));
     }
 
@@ -113,7 +107,7 @@ impl Driver {
         &mut self,
         stream: StreamId,
         outcome: Result<Box<dyn Io>, Refusal>,
-        over: Option<oneshot::Sender<Carried>>,
+        report: Option<Report>,
     ) {
         match outcome {
             Ok(io) => {
@@ -122,7 +116,7 @@ impl Driver {
                 }
                 let slot = self.slot(stream);
                 slot.attach(io);
-                over.into_iter().for_each(|over| slot.over_with(over));
+                report.into_iter().for_each(|report| slot.over_with(report));
                 self.streams.ready(stream);
                 self.write_local(stream);
             }
