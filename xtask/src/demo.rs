@@ -4,7 +4,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use postern_testkit::{Options, World, end_sessions, kill_all_started, postern_bin, quote_for_shell, say};
+use postern_testkit::{Options, SshServer, World, end_sessions, kill_all_started, postern_bin, quote_for_shell, say};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -60,7 +60,7 @@ pub(crate) fn session(postern: &std::path::Path, how: How, words: &[String]) -> 
     let options = Options {
         binary: Some(postern.to_owned()),
         authorize_client: false,
-        builtin_ssh: how.builtin_ssh,
+        ssh_server: if how.builtin_ssh { SshServer::BuiltIn } else { SshServer::OpenSsh },
         progress: |line| say(format_args!("  {line}")),
         ..Options::default()
     };

@@ -25,7 +25,7 @@ pub(crate) const FOR_DEMO: [Need; 4] = [
 pub(crate) const FOR_BUILTIN_DEMO: [Need; 2] = [("ssh", "openssh-client"), ("ssh-keygen", "openssh-client")];
 
 /// For the tests: also namespaces, address translation, a terminal, and what people use over ssh.
-pub(crate) const FOR_TESTS: [Need; 12] = [
+pub(crate) const FOR_TESTS: [Need; 14] = [
     ("sshd", "openssh-server"),
     ("ssh", "openssh-client"),
     ("scp", "openssh-client"),
@@ -38,6 +38,8 @@ pub(crate) const FOR_TESTS: [Need; 12] = [
     ("rsync", "rsync"),
     ("git", "git"),
     ("faketime", "faketime"),
+    ("dropbear", "dropbear-bin"),
+    ("dropbearkey", "dropbear-bin"),
 ];
 
 /// For programs of others.

@@ -125,7 +125,7 @@ struct Flags {
     #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=i64::from(RESUME_SECONDS)))]
     resume: u32,
     /// Host keys of the device's ssh server, to be signed and shown to the managers, so that ssh need not ask: public key
-    /// files, or directories with ssh_host_*_key.pub, separated by commas; auto (OpenSSH's and Dropbear's) or off.
+    /// files, or directories with them (or Dropbear's), separated by commas; auto (OpenSSH's and Dropbear's) or off.
     #[arg(long, default_value = "auto", value_name = "PATHS")]
     ssh_host_keys: String,
     /// Believe those keys of clients alone that a person gave (postern pin accept) [env: POSTERN_STRICT_PINS=1].

@@ -23,7 +23,7 @@ pub(crate) enum HostKeySource {
     Off,
     /// What OpenSSH and Dropbear use on this machine.
     Standard,
-    /// Public key files, or directories that hold `ssh_host_*_key.pub`.
+    /// Public key files, or directories that hold `ssh_host_*_key.pub` or Dropbear's `dropbear_*_host_key`.
     Paths(Vec<PathBuf>),
 }
 
@@ -50,10 +50,7 @@ impl HostKeySource {
                 keys.extend(dropbear(Path::new(DROPBEAR)));
                 keys
             }
-            Self::Paths(paths) => {
-                let files = paths.iter().flat_map(|path| if path.is_dir() { in_dir(path) } else { vec![path.clone()] });
-                files.filter_map(|file| public_key(&file)).collect()
-            }
+            Self::Paths(paths) => paths.iter().flat_map(|path| named(path)).collect(),
         };
         keys.sort_by_key(|key| key.to_string().len());
         keys.dedup();
@@ -88,6 +85,17 @@ fn named_in(config: &str) -> Vec<PathBuf> {
         (keyword.eq_ignore_ascii_case("hostkey") && path.starts_with('/')).then(|| PathBuf::from(format!("{path}.pub")))
     };
     config.lines().filter_map(of_line).collect()
+}
+
+/// The keys of a path that the configuration names.
+fn named(path: &Path) -> Vec<SshPublicKey> {
+    if path.is_dir() {
+        let mut keys: Vec<_> = in_dir(path).iter().filter_map(|file| public_key(file)).collect();
+        keys.extend(dropbear(path));
+        keys
+    } else {
+        public_key(path).into_iter().collect()
+    }
 }
 
 fn in_dir(dir: &Path) -> Vec<PathBuf> {

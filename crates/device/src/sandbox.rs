@@ -61,8 +61,10 @@ const SYSTEM: [&str; 21] = [
 ];
 /// Name more certificates.
 const VARIABLES: [&str; 3] = ["POSTERN_CA_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR"];
-/// Tools that tell the ssh server's host keys.
-const TOOLS: [&str; 2] = ["ssh-keyscan", "dropbearkey"];
+/// The tool that asks an ssh server for its host keys.
+const KEYSCAN: &str = "ssh-keyscan";
+/// The tool that shows the public half of Dropbear's.
+const DROPBEARKEY: &str = "dropbearkey";
 
 /// Gives up what the daemon does not need, for this thread and those to come. `None`: nothing was given up.
 ///
@@ -122,12 +124,17 @@ pub(crate) fn wanted(config: &Config) -> Wanted {
     let mut run = Vec::new();
     match &config.host_keys {
         HostKeySource::Off => {}
-        HostKeySource::Paths(paths) => read.extend(paths.iter().cloned()),
+        HostKeySource::Paths(paths) => {
+            read.extend(paths.iter().cloned());
+            run.extend(in_path(DROPBEARKEY).filter(|_| paths.iter().any(|path| path.is_dir())));
+        }
         HostKeySource::Standard => {
             read.extend([OPENSSH, DROPBEAR].map(PathBuf::from));
-            run.extend(TOOLS.iter().filter_map(|name| in_path(name)));
-            run.extend(loaders());
+            run.extend([KEYSCAN, DROPBEARKEY].into_iter().filter_map(in_path));
         }
+    }
+    if !run.is_empty() {
+        run.extend(loaders());
     }
     let places = Places::of_user();
     let mut write: Vec<PathBuf> =

@@ -13,14 +13,14 @@ use anyhow::{Context as _, ensure};
 use postern_house::enrolment::{decide, enrol};
 use postern_house::{OwnTools, Sharing, Told, checksum, in_house, random_file};
 use postern_testkit::limits::{COMMAND, SESSION};
-use postern_testkit::{Options, Output, Piece, Process, World, run, say, user_name};
+use postern_testkit::{Options, Output, Piece, Process, SshServer, World, run, say, user_name};
 
 /// A revoked enrolment is noticed within 10 s, and programs have seconds to go.
 const GONE: Duration = Duration::from_secs(20);
 
 fn builtin(more: &[&str]) -> Options {
     let device_words = more.iter().map(|word| (*word).to_owned()).collect();
-    Options { device_words, builtin_ssh: true, authorize_client: false, ..Options::default() }
+    Options { device_words, ssh_server: SshServer::BuiltIn, authorize_client: false, ..Options::default() }
 }
 
 /// A house whose device has no other ssh server.

@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use postern_house::enrolment::{decide, enrol};
 use postern_house::{OwnTools, Sharing, Told, checksum, in_house, programs_or_skip, random_file};
 use postern_testkit::limits::SESSION;
-use postern_testkit::{Options, Output, Process, World, run, say};
+use postern_testkit::{Options, Output, Process, SshServer, World, run, say};
 
 /// Mebibytes of a copied file: many records of every cipher on the way, many windows of ssh's own.
 const FILE_MIB: u64 = 4;
@@ -31,19 +31,38 @@ fn the_built_in_ssh_server_does_all_of_it_too() -> anyhow::Result<()> {
     if !programs_or_skip(&["ssh", "scp", "sftp", "rsync", "git"])? {
         return Ok(());
     }
-    in_house(Options { builtin_ssh: true, authorize_client: false, ..Options::default() }, |world| {
+    in_house(Options { ssh_server: SshServer::BuiltIn, authorize_client: false, ..Options::default() }, |world| {
         everything_works(world)
+    })
+}
+
+/// OpenWrt's ssh server, without one for sftp: what its own users do with it.
+#[test]
+fn dropbear_is_known_by_its_signed_host_key_and_does_what_it_can() -> anyhow::Result<()> {
+    if !programs_or_skip(&["ssh", "scp", "rsync", "git", "dropbear", "dropbearkey", "unshare"])? {
+        return Ok(());
+    }
+    in_house(Options { ssh_server: SshServer::Dropbear, ..Options::default() }, |world| {
+        let tools = OwnTools::prepare(world)?;
+        for sharing in Sharing::BOTH {
+            let bench = Bench::new(world, &tools, sharing)?;
+            bench.ssh()?;
+            bench.scp(&["-O"])?;
+            bench.rsync()?;
+            bench.git()?;
+        }
+        let asked = tools.asked();
+        ensure!(asked.is_empty(), "ssh asked: {asked}");
+        Ok(())
     })
 }
 
 fn everything_works(world: &World) -> anyhow::Result<()> {
     let tools = OwnTools::prepare(world)?;
     for sharing in Sharing::BOTH {
-        let room = world.dir().join(format!("{sharing:?}"));
-        std::fs::create_dir(&room)?;
-        let bench = Bench { world, tools: &tools, sharing, room };
+        let bench = Bench::new(world, &tools, sharing)?;
         bench.ssh()?;
-        bench.scp()?;
+        bench.scp(&[])?;
         bench.sftp()?;
         bench.rsync()?;
         bench.git()?;
@@ -108,7 +127,13 @@ struct Bench<'a> {
     room: PathBuf,
 }
 
-impl Bench<'_> {
+impl<'a> Bench<'a> {
+    fn new(world: &'a World, tools: &'a OwnTools, sharing: Sharing) -> anyhow::Result<Self> {
+        let room = world.dir().join(format!("{sharing:?}"));
+        std::fs::create_dir(&room)?;
+        Ok(Self { world, tools, sharing, room })
+    }
+
     /// A command's output, input and status go through; so does a shell with a terminal.
     fn ssh(&self) -> anyhow::Result<()> {
         let host = OwnTools::host();
@@ -133,16 +158,16 @@ impl Bench<'_> {
     }
 
     /// A directory there, a file back.
-    fn scp(&self) -> anyhow::Result<()> {
+    fn scp(&self, words: &[&str]) -> anyhow::Result<()> {
         let (host, from, to) = (OwnTools::host(), self.room.join("scp"), self.room.join("scp-there"));
         std::fs::create_dir_all(from.join("deep"))?;
         let file = random_file(from.join("deep/file"), FILE_MIB)?;
         let mut up = self.tools.ssh(self.world, "scp", self.sharing);
-        up.arg("-qrp").arg(&from).arg(format!("{host}:{}", to.display()));
+        up.args(words).arg("-qrp").arg(&from).arg(format!("{host}:{}", to.display()));
         self.say("scp up", &run(up, SESSION)?.success()?);
         let back = self.room.join("scp-back");
         let mut down = self.tools.ssh(self.world, "scp", self.sharing);
-        down.arg("-q").arg(format!("{host}:{}", to.join("deep/file").display())).arg(&back);
+        down.args(words).arg("-q").arg(format!("{host}:{}", to.join("deep/file").display())).arg(&back);
         self.say("scp down", &run(down, SESSION)?.success()?);
         same(&file, &back)
     }

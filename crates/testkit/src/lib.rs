@@ -5,6 +5,7 @@
 //! device behind address translation, in network namespaces of their own.
 
 mod binary;
+mod dropbear;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 pub mod limits;
@@ -30,4 +31,4 @@ pub use say::say;
 pub use sockets::{Listener, ListenerWatch};
 pub use sshd::end_sessions;
 pub use star::StarNetwork;
-pub use world::{Options, Piece, Places, World, quote_for_shell, shell_line, user_name};
+pub use world::{Options, Piece, Places, SshServer, World, quote_for_shell, shell_line, user_name};

@@ -16,7 +16,7 @@ const PLACES: [&str; 3] = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/sbin/sshd
 
 /// Set for every command that runs through the server, to the directory of its house: a command
 /// without a terminal outlives its connection, and must not outlive its house.
-const MARK: &str = "POSTERN_HOUSE";
+pub(crate) const MARK: &str = "POSTERN_HOUSE";
 
 /// What an ssh server needs, laid down in a directory.
 #[derive(Debug)]

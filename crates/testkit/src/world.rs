@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::limits::{COMMAND, READY, SESSION};
 use crate::process::{run, system};
+use crate::dropbear::{self, Dropbear};
 use crate::sshd::{SshdFiles, end_sessions, make_key};
 use crate::{Output, Place, Process, postern_bin};
 
@@ -58,10 +59,30 @@ pub struct Options {
     pub device_program: Vec<String>,
     /// Start our device daemon; without it, something else plays the device.
     pub own_daemon: bool,
-    /// The daemon's built-in ssh server instead of an sshd, which is not started and need not be installed.
-    pub builtin_ssh: bool,
+    /// What answers ssh on the device.
+    pub ssh_server: SshServer,
     /// Told what happens, step by step.
     pub progress: fn(fmt::Arguments<'_>),
+}
+
+/// What answers ssh on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SshServer {
+    /// OpenSSH's sshd, the one that is installed.
+    OpenSsh,
+    /// Dropbear, as on OpenWrt: no sftp server beside it. For root alone.
+    Dropbear,
+    /// The daemon itself; nothing else is started or need be installed.
+    BuiltIn,
+}
+
+/// The files of the one that is started.
+#[derive(Debug)]
+enum SshFiles {
+    OpenSsh(SshdFiles),
+    Dropbear(Dropbear),
+    /// The daemon makes its own.
+    BuiltIn,
 }
 
 /// A long-lived piece of the house.
@@ -90,7 +111,7 @@ pub struct World {
     server_host: String,
     ssh_port: u16,
     relay_port: u16,
-    sshd_files: SshdFiles,
+    ssh_files: SshFiles,
     dir: TempDir,
 }
 
@@ -128,7 +149,7 @@ impl Default for Options {
             ssh_port: None,
             device_program: Vec::new(),
             own_daemon: true,
-            builtin_ssh: false,
+            ssh_server: SshServer::OpenSsh,
             progress: |_| {},
         }
     }
@@ -170,7 +191,11 @@ impl World {
         // Below, that of the server's place: known before it runs, and the same when it comes back.
         let relay_port = if local { free_port()? } else { RELAY_PORT };
         let authorized_keys = dir.path().join("device/.ssh/authorized_keys");
-        let sshd_files = SshdFiles::lay_down(dir.path(), ssh_port, &authorized_keys)?;
+        let ssh_files = match options.ssh_server {
+            SshServer::OpenSsh => SshFiles::OpenSsh(SshdFiles::lay_down(dir.path(), ssh_port, &authorized_keys)?),
+            SshServer::Dropbear => SshFiles::Dropbear(Dropbear::lay_down(dir.path(), ssh_port)?),
+            SshServer::BuiltIn => SshFiles::BuiltIn,
+        };
         let mut world = Self {
             device: None,
             sshd: None,
@@ -181,7 +206,7 @@ impl World {
             server_host,
             ssh_port,
             relay_port,
-            sshd_files,
+            ssh_files,
             dir,
             options,
         };
@@ -195,13 +220,14 @@ impl World {
         world.start_piece(Piece::Server)?;
         progress(format_args!("activating {}", secrets.iter().map(|(name, _)| &**name).collect::<Vec<_>>().join(", ")));
         world.activate(&secrets)?;
-        if world.options.builtin_ssh {
-            progress(format_args!("starting the relay and the daemon"));
-        } else {
-            progress(format_args!("starting the relay, the device's sshd (127.0.0.1:{ssh_port}) and the daemon"));
+        match world.options.ssh_server {
+            SshServer::BuiltIn => progress(format_args!("starting the relay and the daemon")),
+            SshServer::OpenSsh | SshServer::Dropbear => {
+                progress(format_args!("starting the relay, the device's sshd (127.0.0.1:{ssh_port}) and the daemon"));
+            }
         }
         world.start_piece(Piece::Relay)?;
-        if !world.options.builtin_ssh {
+        if world.options.ssh_server != SshServer::BuiltIn {
             world.start_piece(Piece::Sshd)?;
         }
         if world.options.own_daemon {
@@ -380,7 +406,7 @@ impl World {
         let ssh = format!("localhost:{}", self.ssh_port);
         let permit: Vec<String> = std::iter::once(ssh).chain(self.options.permit_open.clone()).collect();
         command.args(["--local-sshd-port", &self.ssh_port.to_string(), "--permit-open", &permit.join(",")]);
-        if self.options.builtin_ssh {
+        if self.options.ssh_server == SshServer::BuiltIn {
             command.args(["--ssh-server", "builtin"]);
         } else {
             command.arg("--ssh-host-keys").arg(self.dir());
@@ -502,7 +528,11 @@ impl World {
 
     fn launch(&self, piece: Piece) -> anyhow::Result<Process> {
         match piece {
-            Piece::Sshd => self.sshd_files.start(&self.options.places.device),
+            Piece::Sshd => match &self.ssh_files {
+                SshFiles::OpenSsh(files) => files.start(&self.options.places.device),
+                SshFiles::Dropbear(files) => files.start(&self.options.places.device),
+                SshFiles::BuiltIn => bail!("the daemon is its own ssh server"),
+            },
             Piece::Server => {
                 let mut command = self.options.places.server.command(&self.binary);
                 command.args(["server", "run"]).arg("--dir").arg(self.dir().join("server"));
@@ -525,7 +555,7 @@ fn is_ready(piece: Piece, line: &str) -> bool {
         Piece::Server => line.contains("listening on "),
         Piece::Relay => line.contains("monitor started for "),
         Piece::Device => line.split_once("Monitor ").is_some_and(|(_, rest)| rest.contains("monitor started")),
-        Piece::Sshd => line.starts_with("Server listening on"),
+        Piece::Sshd => line.starts_with("Server listening on") || line.contains(dropbear::LISTENS),
     }
 }
 
