@@ -10,9 +10,9 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 
+use crate::dropbear::{self, Dropbear};
 use crate::limits::{COMMAND, READY, SESSION};
 use crate::process::{run, system};
-use crate::dropbear::{self, Dropbear};
 use crate::sshd::{SshdFiles, end_sessions, make_key};
 use crate::{Output, Place, Process, postern_bin};
 

@@ -103,12 +103,7 @@ impl Driver {
         }));
     }
 
-    pub(super) fn dialled(
-        &mut self,
-        stream: StreamId,
-        outcome: Result<Box<dyn Io>, Refusal>,
-        report: Option<Report>,
-    ) {
+    pub(super) fn dialled(&mut self, stream: StreamId, outcome: Result<Box<dyn Io>, Refusal>, report: Option<Report>) {
         match outcome {
             Ok(io) => {
                 if !self.streams.accept(stream) {
