@@ -17,7 +17,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 use postern_testkit::limits::SESSION;
-use postern_testkit::{Listener, ListenerWatch, NatNetwork, Options, Place, Places, World, run, say, user_name};
+use postern_testkit::{Listener, ListenerWatch, NatNetwork, Options, Place, Places, World, run, say, shell_line, user_name};
 
 pub use clock::with_clock;
 pub use matrix::Matrix;
@@ -145,4 +145,18 @@ pub fn random_file(path: PathBuf, mebibytes: u64) -> anyhow::Result<PathBuf> {
     let mut source = std::io::Read::take(std::fs::File::open("/dev/urandom")?, mebibytes << 20);
     std::io::copy(&mut source, &mut std::fs::File::create(&path)?)?;
     Ok(path)
+}
+
+/// A program at a terminal of its own, of that kind (`TERM`): what it shows comes as standard output, and what it is given
+/// is typed.
+pub fn at_terminal(program: &Command, kind: &str) -> Command {
+    let mut script = Command::new("script");
+    script.args(["-qec", &shell_line(program), "/dev/null"]).env("TERM", kind);
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => script.env(name, value),
+            None => script.env_remove(name),
+        };
+    }
+    script
 }

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
-use postern_house::{Matrix, in_house};
+use postern_house::{Matrix, at_terminal, in_house};
 use postern_testkit::limits::SESSION;
-use postern_testkit::{Options, Output, Process, World, run, shell_line, user_name};
+use postern_testkit::{Options, Output, Process, World, run, user_name};
 
 /// A daemon beside the house's own, started without `-s`.
 const PLAIN: &str = "plain";
@@ -175,14 +175,8 @@ fn print(world: &World, mut sshnp: Command) -> anyhow::Result<()> {
 /// Somebody at a terminal, who types and reads.
 fn inline(world: &World, mut sshnp: Command, words: &[&str]) -> anyhow::Result<()> {
     sshnp.args(words);
-    let mut script = Command::new("script");
-    script.args(["-qec", &shell_line(&sshnp), "/dev/null"]).env("TERM", "dumb").current_dir(world.dir());
-    for (name, value) in sshnp.get_envs() {
-        match value {
-            Some(value) => script.env(name, value),
-            None => script.env_remove(name),
-        };
-    }
+    let mut script = at_terminal(&sshnp, "dumb");
+    script.current_dir(world.dir());
     let mut shell = Process::start_with(script, Stdio::piped())?;
     let mut keyboard = shell.stdin().context("standard input was asked for")?;
     // The terminal echoes what is typed; only the shell does sums.

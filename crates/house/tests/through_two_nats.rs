@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
-use postern_house::{Copy, behind_nat, checksum, random_file, scp};
+use postern_house::{Copy, at_terminal, behind_nat, checksum, random_file, scp};
 use postern_testkit::limits::{POLL, SESSION};
 use postern_testkit::{Process, quote_for_shell, run, say, shell_line};
 
@@ -41,13 +41,7 @@ fn a_command_runs_on_the_device_and_its_exit_code_comes_back() -> anyhow::Result
 fn an_interactive_shell_has_a_terminal() -> anyhow::Result<()> {
     behind_nat(|house| {
         let sshnp = house.sshnp();
-        let mut script = Command::new("script");
-        script.args(["-qec", &shell_line(&sshnp), "/dev/null"]).env("TERM", "dumb");
-        for (name, value) in sshnp.get_envs() {
-            if let Some(value) = value {
-                script.env(name, value);
-            }
-        }
+        let script = at_terminal(&sshnp, "dumb");
         let start = Instant::now();
         let mut shell = Process::start_with(script, Stdio::piped())?;
         let mut keyboard = shell.stdin().context("standard input was asked for")?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use postern_client::{ClientError, Decision, EnrollmentRequest, PendingEnrollment, Settings};
 use postern_crypto::AtKeys;
 use postern_identity::{Fingerprint, Invitation};
-use postern_observe::say;
+use postern_observe::{Waiting, say};
 use postern_proto::{ErrorCode, Uuid};
 use zeroize::Zeroizing;
 
@@ -29,7 +29,9 @@ pub(crate) async fn ask_and_wait(
     settings: &Settings,
     pending: &Path,
     patience: Duration,
+    waiting: &Waiting,
 ) -> Result<Admitted, Fail> {
+    waiting.on(format!("the server of {}", invitation.at_sign));
     let request = match begun(invitation, settings, pending)? {
         Some(request) => request,
         None => {
@@ -40,6 +42,7 @@ pub(crate) async fn ask_and_wait(
             request
         }
     };
+    waiting.on("the inviter's word");
     let outcome = wait(invitation, &request).await;
     if outcome.as_ref().is_err_and(|fail| fail.kind() != Kind::World) {
         let _ = fs::remove_file(pending);

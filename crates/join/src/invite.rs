@@ -11,7 +11,7 @@ use postern_client::{
 use postern_identity::{Anchor, DeviceName, Fingerprint, Invitation, InvitationSecret, Passcode};
 use postern_net::tasks::Tasks;
 use postern_net::tls::Trust;
-use postern_observe::{print, say};
+use postern_observe::{Waiting, print, say};
 use postern_proto::{AtSign, ServerAddress};
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
@@ -40,6 +40,7 @@ struct Desk {
     root: ServerAddress,
     trust: Trust,
     tasks: Tasks,
+    waiting: Waiting,
 }
 
 /// Gives out lines.
@@ -140,9 +141,10 @@ impl Desk {
         let trust = Trust::load().map_err(|error| Fail::world(format!("failed to {error}")))?;
         let settings =
             Settings { root: root.clone(), trust: trust.clone(), heartbeat: HEARTBEAT, monitor: Some(NEWS.to_owned()) };
-        let tasks = Tasks::new();
+        let (tasks, waiting) = (Tasks::new(), Waiting::on_terminal());
+        waiting.on(format!("the server of {at_sign}"));
         let (client, inbox) = Client::connect(identity, settings, &tasks).await.map_err(Fail::world)?;
-        Ok(Self { client, inbox, me, at_sign, root, trust, tasks })
+        Ok(Self { client, inbox, me, at_sign, root, trust, tasks, waiting })
     }
 
     /// Uses a passcode up, so that who comes with it hears at once that it is no good. No atServer has a verb for that.
@@ -174,7 +176,8 @@ impl Desk {
         let manager_key = self.key_of(&me, who).await?;
         let anchor = anchor::choose(&self.root, &self.trust).await?;
         let on_terminal = std::io::stderr().is_terminal();
-        for name in &wanted.names {
+        for (n, name) in wanted.names.iter().enumerate() {
+            self.waiting.on(format!("passcode {} of {}", n + 1, wanted.names.len()));
             let entry = self.invite(name, &me, manager_key, anchor, wanted).await?;
             // Kept before it is shown: a line that nobody remembers lets nobody in.
             book.keep(&entry)?;
@@ -281,6 +284,8 @@ impl Desk {
             "waiting for {} to join; interrupt at any time: postern invite approve goes on",
             listed(names)
         ));
+        // Its seconds are counted from now.
+        self.waiting.off();
         let (mut failed, mut last) = (None, Instant::now());
         loop {
             match self.look(book).await {
@@ -289,17 +294,22 @@ impl Desk {
                 Err(fail) if last.elapsed() > Duration::from_secs(60) => return Err(fail),
                 Err(fail) => tracing::debug!(%fail, "will look again"),
             }
-            let mut left = 0;
+            let (mut left, mut next) = (0, None);
             for name in names {
                 match book.find(name, &self.at_sign)?.map(|entry| entry.state) {
-                    Some(state) if state.is_waiting() => left += 1,
+                    Some(state) if state.is_waiting() => {
+                        left += 1;
+                        next.get_or_insert(name);
+                    }
                     Some(State::Joined) => {}
                     state => failed = Some((name, state.map_or("gone", State::as_str))),
                 }
             }
-            if left == 0 {
-                break;
-            }
+            let Some(next) = next else { break };
+            self.waiting.on(match left {
+                1 => format!("{next} to join"),
+                _ => format!("{next} to join, and {} more", left - 1),
+            });
             tokio::select! {
                 // A request: at once.
                 push = self.inbox.next() => {

@@ -12,7 +12,7 @@ use postern_client::{Client, Identity, KeyFile, RecordOptions, Settings};
 use postern_crypto::{hex_lower, random, sha256};
 use postern_identity::{Fingerprint, Invitation, Origin, PinName};
 use postern_net::tasks::Tasks;
-use postern_observe::{print, say};
+use postern_observe::{Waiting, print, say};
 use postern_proto::Uuid;
 use zeroize::Zeroizing;
 
@@ -181,6 +181,8 @@ async fn join(flags: &JoinFlags, place: &Place, invitation: &Invitation) -> Resu
     let mut made = Made::default();
     look_around(place, invitation, &keys, has_begun, &mut made)?;
     say(format_args!("joining as {}{} at {}", invitation.device, invitation.at_sign, invitation.directory));
+    let waiting = Waiting::on_terminal();
+    waiting.on(format!("the directory {}", invitation.directory));
     let believed = anchor::believe(invitation, flags.patience).await?;
     let settings = Settings {
         root: invitation.directory.clone(),
@@ -188,7 +190,8 @@ async fn join(flags: &JoinFlags, place: &Place, invitation: &Invitation) -> Resu
         heartbeat: HEARTBEAT,
         monitor: None,
     };
-    let admitted = admission::ask_and_wait(invitation, &settings, &pending, flags.patience).await?;
+    let admitted = admission::ask_and_wait(invitation, &settings, &pending, flags.patience, &waiting).await?;
+    waiting.on("telling the inviter our key");
     let receipt = settle(flags, place, invitation, &settings, believed, admitted, &mut made).await?;
     let _ = fs::remove_file(&pending);
     made.keep();

@@ -7,6 +7,7 @@ pub mod journal;
 pub mod limits;
 mod places;
 pub mod presence;
+mod waiting;
 
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
@@ -17,6 +18,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub use places::{runtime_dir, state_dir};
+pub use waiting::Waiting;
 
 /// How much to log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,7 +55,7 @@ pub fn init(verbosity: Verbosity) {
     let wanted = std::env::var("POSTERN_LOG").ok().and_then(|text| targets(&text));
     let filter = wanted.unwrap_or_else(|| Targets::new().with_default(level));
     let color = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(color).with_target(false);
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| waiting::Log).with_ansi(color).with_target(false);
     let _ = tracing_subscriber::registry().with(lines).with(filter).try_init();
 }
 
@@ -65,11 +67,12 @@ fn targets(text: &str) -> Option<Targets> {
 
 /// A line for the person at the terminal. A closed stderr is no reason to stop.
 pub fn say(line: impl Display) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    waiting::between(&mut std::io::stderr().lock(), |out| writeln!(out, "{line}"));
 }
 
 /// A line of data on stdout. A reader that went away counts as success.
 pub fn print(line: impl Display) {
+    waiting::between(&mut std::io::stderr(), |_| Ok(()));
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }

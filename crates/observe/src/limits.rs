@@ -23,3 +23,15 @@ pub const FAULTS: usize = 100;
 
 /// Longest description of a running program.
 pub const PRESENCE_BYTES: u64 = 64 * 1024;
+
+/// How long a person waits without a word: shorter, a line would flash by.
+pub const PATIENT: std::time::Duration = std::time::Duration::from_millis(700);
+
+/// How often the line of what is waited for is painted: it counts seconds.
+pub const TICK: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Columns of a terminal that does not say how many it has.
+pub const USUAL_WIDTH: usize = 80;
+
+/// Columns of the narrowest terminal for which that line is made: the seconds need most of them.
+pub const NARROWEST: usize = 24;

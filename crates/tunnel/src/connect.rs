@@ -65,12 +65,12 @@ async fn connect(config: &Config) -> Ended {
             () = hangups.next() => left.cancel(),
         }
     });
-    let steps = Steps::new(true, config.verbosity);
     let wanted = match config.port {
         SSH_PORT => Wanted::Ssh { push_key: None, user_name: false },
         port => Wanted::Npt { host: "localhost".to_owned(), port, timeout: Duration::from_secs(30) },
     };
     let common = common(&found, config);
+    let steps = Steps::new(true, config.verbosity).with_line(&common);
     if config.agent.unwrap_or(found.agent) == Manner::Auto {
         let by_agent = tokio::select! {
             biased;
@@ -135,7 +135,7 @@ async fn ask_agent(common: &Common, config: &Config, steps: &Steps) -> Result<Op
         strict: strict_pins,
         verbose: matches!(config.verbosity, Verbosity::Info | Verbosity::Debug),
     };
-    match steps.follow("by the agent", 0, 0, agent::stream(&wish)).await? {
+    match steps.follow("a session of the agent", 0, 0, agent::stream(&wish)).await? {
         Found::Stream(stream) => {
             let session = if stream.live { "a live session" } else { "a new session, on its login" };
             steps.tell(&format!("by the agent: {session}"));

@@ -8,7 +8,7 @@ use postern_client::{Client, Inbox, Settings, identity};
 use postern_net::signals;
 use postern_net::tasks::Tasks;
 use postern_net::tls::Trust;
-use postern_observe::{Verbosity, print, say};
+use postern_observe::{Verbosity, Waiting, print, say};
 use postern_proto::verb::Scan;
 use postern_proto::{AtSign, Request, ServerAddress};
 use postern_session::{DeviceName, NAMESPACE, PingResponse};
@@ -44,12 +44,15 @@ struct Device {
 pub(crate) async fn run(listing: Listing) -> Result<ExitCode, Trouble> {
     let stop = signals::shutdown_token().map_err(Trouble::Ssh)?;
     let tasks = Tasks::under(&stop);
+    let waiting = Waiting::on_terminal();
+    waiting.on("the devices' answers");
     let work = list(&listing, &tasks);
     let devices = tokio::select! {
         biased;
         () = stop.cancelled() => return Err(Trouble::Interrupted),
         devices = work => devices?,
     };
+    drop(waiting);
     if listing.json {
         print(json_of(&devices));
     } else {

@@ -75,7 +75,7 @@ async fn listen(config: &Config) -> Result<Vec<Door>, Trouble> {
 
 async fn session(config: &Config, doors: &[Door], tasks: &Tasks) -> Result<(), Trouble> {
     let common = &config.common;
-    let steps = Steps::new(common.quiet, common.verbosity);
+    let steps = Steps::of(common);
     let targets = doors.iter().filter_map(|door| match &door.leads {
         Leads::To(target) => Some(target.clone()),
         Leads::Socks => None,

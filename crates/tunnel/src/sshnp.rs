@@ -42,7 +42,7 @@ pub(crate) async fn run(config: Config, args: Vec<OsString>) -> Result<ExitCode,
 
 async fn session(config: Config, stop: &CancellationToken, tasks: &Tasks) -> Result<ExitCode, Trouble> {
     let common = &config.common;
-    let steps = Steps::new(common.quiet, common.verbosity);
+    let steps = Steps::of(common);
     let push_key = match (&config.ssh.identity, config.push_key) {
         (Some(identity), true) => Some(public_half(identity).map_err(Trouble::Identity)?),
         _ => None,

@@ -4,7 +4,9 @@ use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use postern_observe::{Verbosity, say};
+use postern_observe::{Verbosity, Waiting, say};
+
+use crate::session::Common;
 
 /// Progress on stderr: plain lines by default, nothing when quiet, times and
 /// round trips when verbose.
@@ -16,6 +18,10 @@ pub(crate) struct Steps {
     open_ms: Mutex<f64>,
     /// Lines for somebody else's stderr.
     kept: Option<Mutex<Vec<String>>>,
+    /// For a person: who is asked, and for what at the moment.
+    waiting: Waiting,
+    whom: String,
+    running: Mutex<Vec<&'static str>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,7 +50,28 @@ impl Steps {
             (_, true) => Manner::Quiet,
             _ => Manner::Plain,
         };
-        Self { started: Instant::now(), manner, done: Mutex::default(), open_ms: Mutex::default(), kept: None }
+        Self {
+            started: Instant::now(),
+            manner,
+            done: Mutex::default(),
+            open_ms: Mutex::default(),
+            kept: None,
+            waiting: Waiting::silent(),
+            whom: String::new(),
+            running: Mutex::default(),
+        }
+    }
+
+    /// As the user of a command line wants it.
+    pub(crate) fn of(common: &Common) -> Self {
+        let steps = Self::new(common.quiet, common.verbosity);
+        if common.quiet { steps } else { steps.with_line(common) }
+    }
+
+    /// With a line on the terminal for as long as it takes; who gets lines with times needs none.
+    pub(crate) fn with_line(self, common: &Common) -> Self {
+        let waiting = if self.manner == Manner::Timed { Waiting::silent() } else { Waiting::on_terminal() };
+        Self { waiting, whom: format!("{}{}", common.device, common.to), ..self }
     }
 
     /// The same for a program that is not this one: it gets the lines at the end.
@@ -82,11 +109,19 @@ impl Steps {
         work: impl Future<Output = T>,
     ) -> T {
         let from_ms = self.now_ms();
+        let running = self.run(what);
         let out = work.await;
+        drop(running);
         // What waited for the atServer to be reached has begun when it was.
         let from_ms = if messages > 0 { from_ms.max(*lock(&self.open_ms)) } else { from_ms };
         lock(&self.done).push(Done { what, from_ms, to_ms: self.now_ms(), trips, messages });
         out
+    }
+
+    fn run(&self, what: &'static str) -> Running<'_> {
+        lock(&self.running).push(what);
+        self.waiting.on(format!("{}: {what}", self.whom));
+        Running { steps: self, what }
     }
 
     /// The atServer is reached: what was to be sent to it travels from now on.
@@ -94,8 +129,9 @@ impl Steps {
         *lock(&self.open_ms) = self.now_ms();
     }
 
-    /// The table of steps and the critical path, for `--verbose`.
+    /// Nothing is waited for any more. The table of steps and the critical path, for `--verbose`.
     pub(crate) fn report(&self) {
+        self.waiting.off();
         if self.manner != Manner::Timed {
             return;
         }
@@ -136,6 +172,26 @@ impl Steps {
 
     fn now_ms(&self) -> f64 {
         self.started.elapsed().as_secs_f64() * 1000.0
+    }
+}
+
+/// A step that is being done, or was given up.
+struct Running<'a> {
+    steps: &'a Steps,
+    what: &'static str,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let Self { steps, what } = self;
+        let mut running = lock(&steps.running);
+        if let Some(at) = running.iter().rposition(|one| one == what) {
+            running.remove(at);
+        }
+        // Of those side by side the one that was begun last.
+        if let Some(last) = running.last() {
+            steps.waiting.on(format!("{}: {last}", steps.whom));
+        }
     }
 }
 

@@ -153,7 +153,7 @@ pub(crate) async fn alone(
             std::future::pending::<Result<std::convert::Infallible, Trouble>>().await
         };
         let meeting = line.meet(knocked, local, common.ping_timeout, tasks);
-        let meeting = steps.follow("request and reply in the tunnel", 2, 1, meeting);
+        let meeting = steps.follow("the device's answer in the tunnel", 2, 1, meeting);
         tokio::pin!(asking, meeting);
         let hint = tokio::time::sleep(HINT);
         tokio::pin!(hint);
