@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use postern_proto::{AtSign, ServerAddress};
 
+use crate::files::{make_private_folder, replace};
 use crate::limits::{ADDRESSES, ADDRESSES_BYTES};
-use crate::trust::files::{make_private_folder, replace};
 
 /// The file of remembered addresses, one a line: directory, atSign, address.
 #[derive(Clone, Debug)]

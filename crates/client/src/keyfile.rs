@@ -1,14 +1,15 @@
 //! Key files on disk.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use postern_crypto::{AtKeys, KeyFileError};
 use postern_proto::AtSign;
 use zeroize::Zeroizing;
 
+use crate::files;
 use crate::limits::KEY_FILE_ROOM;
 
 /// Reading and writing of `.atKeys` files.
@@ -54,63 +55,21 @@ impl KeyFile {
         if path.exists() {
             return Err(trouble(Why::Exists));
         }
-        if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.exists()) {
-            fs::create_dir_all(folder).map_err(|error| trouble(Why::Io(error)))?;
-            set_mode(folder, 0o700).map_err(|error| trouble(Why::Io(error)))?;
-        }
-        let draft = draft_of(path);
-        let written = write_private(&draft, &" ".repeat(KEY_FILE_ROOM));
-        let _ = fs::remove_file(&draft);
-        written.map_err(|error| trouble(Why::Io(error)))
+        files::make_private_folder(path)
+            .and_then(|()| files::try_to_write(path, KEY_FILE_ROOM))
+            .map_err(|error| trouble(Why::Io(error)))
     }
 
     /// Writes a new key file: 0600, whole or not at all, never over another.
     pub fn create(path: &Path, text: &str) -> Result<(), KeyFileTrouble> {
         let trouble = |why| KeyFileTrouble { path: path.to_owned(), why };
         Self::check_free(path)?;
-        let draft = draft_of(path);
-        let written = write_private(&draft, text)
-            // A hard link fails when the name is taken; a rename would replace it.
-            .and_then(|()| fs::hard_link(&draft, path));
-        let _ = fs::remove_file(&draft);
-        written.map_err(|error| {
-            trouble(if error.kind() == io::ErrorKind::AlreadyExists { Why::Exists } else { Why::Io(error) })
-        })
+        match files::create(path, text) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(trouble(Why::Exists)),
+            Err(error) => Err(trouble(Why::Io(error))),
+        }
     }
-}
-
-pub(crate) fn draft_of(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    let nonce = u32::from_ne_bytes(postern_crypto::random());
-    name.push(format!(".{}.{nonce:08x}.new", std::process::id()));
-    path.with_file_name(name)
-}
-
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    write_new(path, text, 0o600)
-}
-
-/// Writes a file that must not be there yet, and waits until the disk has it.
-pub(crate) fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
-    #[cfg(not(unix))]
-    let _ = mode;
-    let mut file = options.open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
-}
-
-#[cfg(unix)]
-pub(crate) fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
-}
-
-#[cfg(not(unix))]
-pub(crate) fn set_mode(_: &Path, _: u32) -> io::Result<()> {
-    Ok(())
 }
 
 impl fmt::Display for KeyFileTrouble {

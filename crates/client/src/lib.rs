@@ -50,6 +50,7 @@ mod driver;
 mod enrollments;
 mod error;
 mod fan;
+pub mod files;
 mod habits;
 mod handle;
 mod keyfile;

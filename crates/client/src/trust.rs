@@ -8,14 +8,14 @@
 //! statement with the voucher's key, and only then [`remember`](KnownKeys::remember) who it was.
 
 mod error;
-pub(crate) mod files;
 mod known;
 mod own;
+mod places;
 
 pub use error::TrustError;
-pub use files::Places;
 pub use known::{Believed, KnownKeys};
 pub use own::OwnIdentity;
+pub use places::Places;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

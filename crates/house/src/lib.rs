@@ -17,7 +17,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 use postern_testkit::limits::SESSION;
-use postern_testkit::{Listener, ListenerWatch, NatNetwork, Options, Place, Places, World, run, say, shell_line, user_name};
+use postern_testkit::{
+    Listener, ListenerWatch, NatNetwork, Options, Place, Places, World, run, say, shell_line, user_name,
+};
 
 pub use clock::with_clock;
 pub use matrix::Matrix;

@@ -7,14 +7,14 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use postern_house::{OwnTools, Sharing, checksum, environment_or_skip, in_house, random_file};
 use postern_testkit::limits::SESSION;
-use postern_testkit::{Options, Output, Piece, World, run, say};
+use postern_testkit::{Options, Output, Piece, World, run, say, user_name};
 
 /// Above Ansible's own start, which takes seconds where two cores are busy, and the time we wait for a device.
 const TOLD_WITHIN: Duration = Duration::from_secs(30);
 
 #[test]
 fn ping_and_copy_work() -> anyhow::Result<()> {
-    with_ansible(|world, ansible| {
+    with_ansible(Options::default(), |world, ansible| {
         let file = random_file(world.dir().join("file"), 1)?;
         for sharing in Sharing::BOTH {
             let pong = ansible.task(world, sharing, &["-m", "ping"])?.success()?;
@@ -36,7 +36,7 @@ fn ping_and_copy_work() -> anyhow::Result<()> {
 /// Ansible shows what ssh says, and ssh with a kept connection says only what comes in its own protocol.
 #[test]
 fn why_a_host_is_out_of_reach_is_told() -> anyhow::Result<()> {
-    with_ansible(|world, ansible| {
+    with_ansible(Options::default(), |world, ansible| {
         for sharing in Sharing::BOTH {
             let refused = ansible.task(world, sharing, &["-m", "ping", "-e", "ansible_port=1"])?;
             told(&refused, &["permit-open", "localhost:1"])?;
@@ -46,6 +46,61 @@ fn why_a_host_is_out_of_reach_is_told() -> anyhow::Result<()> {
             let offline = ansible.task(world, sharing, &["-m", "ping"])?;
             told(&offline, &["its daemon last wrote of itself"])?;
         }
+        Ok(())
+    })
+}
+
+/// What playbooks are made of, on a device that has no ssh server and no sftp server of its own.
+const PLAY: &str = r#"
+- hosts: all
+  gather_facts: true
+  tasks:
+    - name: facts are of the user
+      assert: {that: ["ansible_facts.user_id == user"]}
+    - name: a command ends as it ends
+      command: {argv: [sh, -c, "echo out; echo err >&2; cat; exit 3"], stdin: "a ' b"}
+      register: told
+      failed_when: told.rc != 3 or told.stdout != "out\na ' b" or told.stderr != "err"
+    - name: raw, as for devices without Python
+      raw: echo raw; exit 4
+      register: told
+      failed_when: told.rc != 4 or "raw" not in told.stdout
+    - name: there
+      copy: {src: "{{ from }}", dest: "{{ there }}", mode: "0640"}
+    - name: there again changes nothing
+      copy: {src: "{{ from }}", dest: "{{ there }}", mode: "0640"}
+      register: again
+      failed_when: again.changed
+    - name: back
+      fetch: {src: "{{ there }}", dest: "{{ back }}", flat: true}
+"#;
+
+#[test]
+fn a_playbook_runs_by_the_built_in_ssh_server() -> anyhow::Result<()> {
+    let options = Options { builtin_ssh: true, authorize_client: false, ..Options::default() };
+    with_ansible(options, |world, ansible| {
+        let from = random_file(world.dir().join("from"), 1)?;
+        std::fs::write(ansible.dir.join("play.yml"), PLAY)?;
+        // Modules as files or by standard input; files by each of the ways that Ansible knows.
+        let ways =
+            [(Sharing::Alone, "false", "scp"), (Sharing::Kept, "true", "piped"), (Sharing::Kept, "false", "sftp")];
+        for (sharing, pipelining, transfer) in ways {
+            let name = format!("{sharing:?}-{pipelining}-{transfer}");
+            let [there, back] = ["there", "back"].map(|at| world.dir().join(format!("{at}-{name}")));
+            let mut play = ansible.program(world, "ansible-playbook", sharing);
+            play.env("ANSIBLE_PIPELINING", pipelining).env("ANSIBLE_SSH_TRANSFER_METHOD", transfer);
+            for (key, value) in [("from", &from), ("there", &there), ("back", &back)] {
+                play.arg("-e").arg(format!("{key}={}", value.display()));
+            }
+            play.arg("-e").arg(format!("user={}", user_name())).arg(ansible.dir.join("play.yml"));
+            let played = run(play, SESSION)?;
+            say(format_args!("{name}: {:.1?}", played.took));
+            ensure!(played.status.success(), "{name}: {}\n{}", played.text(), played.stderr);
+            ensure!(checksum(&from)? == checksum(&back)?, "{name}: what came back differs");
+            let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&there)?.permissions());
+            ensure!(mode & 0o777 == 0o640, "{name}: mode {mode:o}");
+        }
+        ensure!(ansible.tools.asked().is_empty(), "ssh asked: {}", ansible.tools.asked());
         Ok(())
     })
 }
@@ -83,7 +138,14 @@ impl Ansible {
     }
 
     fn task(&self, world: &World, sharing: Sharing, words: &[&str]) -> anyhow::Result<Output> {
-        let mut command: Command = self.tools.over(world, &self.bin.join("ansible").display().to_string(), sharing);
+        let mut command = self.program(world, "ansible", sharing);
+        command.arg("all").args(words);
+        run(command, SESSION)
+    }
+
+    /// One of Ansible's programs, with the inventory.
+    fn program(&self, world: &World, name: &str, sharing: Sharing) -> Command {
+        let mut command: Command = self.tools.over(world, &self.bin.join(name).display().to_string(), sharing);
         command.env("ANSIBLE_CONFIG", self.dir.join("ansible.cfg")).env("LC_ALL", "C.UTF-8");
         // The device is this machine, which may have several, and not all of them work.
         command.env("ANSIBLE_PYTHON_INTERPRETER", self.bin.join("python"));
@@ -96,8 +158,8 @@ impl Ansible {
             Sharing::Kept => command.env_remove("ANSIBLE_SSH_ARGS"),
             Sharing::Alone => command.env("ANSIBLE_SSH_ARGS", "-o ControlMaster=no"),
         };
-        command.arg("-i").arg(self.dir.join("hosts")).arg("all").args(words);
-        run(command, SESSION)
+        command.arg("-i").arg(self.dir.join("hosts"));
+        command
     }
 
     /// Whether Ansible keeps a connection.
@@ -111,9 +173,9 @@ fn sockets(dir: &Path, sharing: Sharing) -> PathBuf {
     dir.join(if sharing == Sharing::Kept { "k" } else { "a" })
 }
 
-fn with_ansible(test: impl FnOnce(&mut World, &Ansible) -> anyhow::Result<()>) -> anyhow::Result<()> {
+fn with_ansible(options: Options, test: impl FnOnce(&mut World, &Ansible) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let Some(bin) = environment_or_skip("ansible-core")? else { return Ok(()) };
-    in_house(Options::default(), |world| {
+    in_house(options, |world| {
         let ansible = Ansible::prepare(world, bin).context("cannot prepare Ansible")?;
         test(world, &ansible)
     })

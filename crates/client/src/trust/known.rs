@@ -12,8 +12,9 @@ use postern_identity::{
 use postern_proto::AtSign;
 
 use super::error::TrustError;
-use super::files::{self, Places};
 use super::now_ms;
+use super::places::{self, Places};
+use crate::files;
 use crate::handle::Client;
 use crate::limits::{IDENTITY_FILE_BYTES, PEERS, PINS_BYTES, PINS_SEEN};
 
@@ -275,7 +276,7 @@ impl KnownKeys {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(trouble)?;
         }
-        let _lock = files::lock(&path).map_err(trouble)?;
+        let _lock = places::lock(&path).map_err(trouble)?;
         let mut pins = self.file_pins()?;
         if change(&mut pins)? {
             files::replace(&path, &pins.to_string(), 0o644).map_err(trouble)?;

@@ -9,8 +9,9 @@ use postern_identity::{DeviceName, Expected, Fingerprint, Voucher, VoucherClaim}
 use postern_proto::{AtSign, SigningKeyName};
 
 use super::error::TrustError;
-use super::files::{self, Places};
 use super::now_ms;
+use super::places::{self, Places};
+use crate::files;
 use crate::handle::Client;
 use crate::limits::{IDENTITY_FILE_BYTES, VOUCHER_RENEWAL_MS};
 use crate::settings::Identity;
@@ -182,7 +183,7 @@ fn read_or_make(path: &Path) -> Result<std::io::Result<Ed25519PrivateKey>, Trust
 fn read(path: &Path) -> Result<Option<Ed25519PrivateKey>, TrustError> {
     let text = files::read(path, IDENTITY_FILE_BYTES).map_err(|error| TrustError::File(path.to_owned(), error))?;
     let Some(text) = text else { return Ok(None) };
-    if files::is_exposed(path) {
+    if places::is_exposed(path) {
         return Err(TrustError::Exposed(path.to_owned()));
     }
     parse(path, &text).map(Some)

@@ -1,15 +1,13 @@
-//! Where identities and pins lie, and how they are read and written.
+//! Where identities and pins lie.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use postern_identity::DeviceName;
 use postern_proto::AtSign;
-use zeroize::Zeroizing;
 
-use crate::keyfile::{draft_of, set_mode, write_new};
 use crate::limits::PINS_LOCK;
 use crate::start::home_dir;
 
@@ -67,23 +65,6 @@ impl Places {
     }
 }
 
-/// Reads a file of at most `limit` bytes; `None`: there is none.
-pub(super) fn read(path: &Path, limit: u64) -> io::Result<Option<Zeroizing<String>>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-    };
-    let mut text = Zeroizing::new(String::new());
-    file.take(limit + 1).read_to_string(&mut text)?;
-    if u64::try_from(text.len()).unwrap_or(u64::MAX) > limit {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {limit} bytes")));
-    }
-    Ok(Some(text))
-}
-
 /// Whether others than its owner can read it.
 #[cfg(unix)]
 pub(super) fn is_exposed(path: &Path) -> bool {
@@ -94,38 +75,6 @@ pub(super) fn is_exposed(path: &Path) -> bool {
 #[cfg(not(unix))]
 pub(super) fn is_exposed(_: &Path) -> bool {
     false
-}
-
-/// Makes the folder of a file that is not for others, with what is above it.
-pub(crate) fn make_private_folder(of: &Path) -> io::Result<()> {
-    let Some(folder) = of.parent().filter(|folder| !folder.exists()) else { return Ok(()) };
-    fs::create_dir_all(folder)?;
-    set_mode(folder, 0o700)
-}
-
-/// Writes a secret where nothing is yet: 0600, whole or not at all. `false`: somebody was faster.
-pub(super) fn create(path: &Path, text: &str) -> io::Result<bool> {
-    let draft = draft_of(path);
-    // A hard link fails when the name is taken; a rename would replace it.
-    let written = write_new(&draft, text, 0o600).and_then(|()| fs::hard_link(&draft, path));
-    let _ = fs::remove_file(&draft);
-    match written {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Writes a file whole or not at all, in the place of what was there. Follows a link, as those make who keep their
-/// settings elsewhere.
-pub(crate) fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let draft = draft_of(&target);
-    let written = write_new(&draft, text, mode).and_then(|()| fs::rename(&draft, &target));
-    if written.is_err() {
-        let _ = fs::remove_file(&draft);
-    }
-    written
 }
 
 /// Holds other programs off a file that is about to be replaced, until it is dropped.
