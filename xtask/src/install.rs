@@ -24,8 +24,8 @@ pub(crate) const FOR_DEMO: [Need; 4] = [
 /// The same with the ssh server inside the daemon: the person's own ssh is enough.
 pub(crate) const FOR_BUILTIN_DEMO: [Need; 2] = [("ssh", "openssh-client"), ("ssh-keygen", "openssh-client")];
 
-/// For the tests: also namespaces, address translation, a terminal, and what people use over ssh.
-pub(crate) const FOR_TESTS: [Need; 14] = [
+/// For the tests: also namespaces, address translation, a terminal, what people use over ssh, and their shells.
+pub(crate) const FOR_TESTS: [Need; 16] = [
     ("sshd", "openssh-server"),
     ("ssh", "openssh-client"),
     ("scp", "openssh-client"),
@@ -40,6 +40,8 @@ pub(crate) const FOR_TESTS: [Need; 14] = [
     ("faketime", "faketime"),
     ("dropbear", "dropbear-bin"),
     ("dropbearkey", "dropbear-bin"),
+    ("zsh", "zsh"),
+    ("fish", "fish"),
 ];
 
 /// For programs of others.

@@ -136,8 +136,11 @@ fn in_a_terminal(world: &World) -> anyhow::Result<()> {
     let machine = Machine::new(world, "fresh")?;
     let mut ssh = tools.ssh(world, "ssh", Sharing::Alone);
     ssh.args([&format!("{NAME}.np"), "echo this is $(hostname) && true"]);
+    let mut inviter = invite(world, &[NAME, "--label", "site=milano"]);
+    // The workstation has a terminal of its own, where a line may stand while it waits.
+    inviter.env("TERM", "dumb");
     let story = Story {
-        invite: invite(world, &[NAME, "--label", "site=milano"]),
+        invite: inviter,
         join: machine.join(world, "LINE"),
         daemon: machine.daemon(world),
         ssh,
@@ -288,6 +291,36 @@ fn lines_that_are_no_good_say_why_and_leave_nothing_behind() -> anyhow::Result<(
         let ends = Invitation::parse(&late)?.expires;
         wait_until("the end", || postern_client::trust::now_ms() / 1000 > u64::from(ends))?;
         refused(&late, 3, "expired")?;
+        Ok(())
+    })
+}
+
+/// The server's certificate is of an authority that machines know anyway, as those of the public ones.
+#[test]
+fn where_the_system_knows_the_authority_the_line_carries_none_and_nothing_is_kept_of_it() -> anyhow::Result<()> {
+    in_house(no_daemon(), |world| {
+        let knowing = |mut command: Command| {
+            command.env_remove("POSTERN_CA_FILE").env("SSL_CERT_FILE", world.ca_file());
+            command
+        };
+        let mut inviter = Process::start(knowing(invite(world, &[NAME, "--wait"])))?;
+        let line = inviter.wait_for_stdout(READY, |text| text.ends_with('\n'))?.trim().to_owned();
+        ensure!(Invitation::parse(&line)?.anchor == Anchor::System, "the line names a key");
+        let machine = Machine::new(world, "fresh")?;
+        let stranger = run(machine.join(world, &line), COMMAND)?.exited(1)?;
+        ensure!(stranger.stderr.contains("certificate"), "{}", stranger.stderr);
+        machine.is_untouched()?;
+        run(knowing(machine.join(world, &line)), SESSION)?.success()?;
+        let kept: Vec<_> = machine.files().into_iter().filter(|file| file.ends_with("ca.pem")).collect();
+        ensure!(kept.is_empty(), "an authority was written down: {kept:?}");
+        inviter.wait(SESSION)?.success()?;
+        let mut daemon = Process::start(knowing(machine.daemon(world)))?;
+        daemon.wait_for_line(READY, |line| line.contains("monitor started"))?;
+        daemon.terminate(COMMAND)?;
+        let mut leave = knowing(machine.program(world, &["leave", "--config"]));
+        leave.arg(machine.config());
+        let left = run(leave, COMMAND)?.success()?;
+        ensure!(left.stderr.contains("the server has taken the enrolment back"), "{}", left.stderr);
         Ok(())
     })
 }

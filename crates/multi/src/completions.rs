@@ -78,7 +78,7 @@ const BASH: &str = r#"FUNCTION() {
         "PROGRAM" -- "${words[@]}" 2> /dev/null) )
     local i
     for i in "${!COMPREPLY[@]}"; do COMPREPLY[i]=${COMPREPLY[i]#"$cut"}; done
-    if [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *= ]]; then compopt -o nospace 2> /dev/null; fi
+    if [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *[=/] ]]; then compopt -o nospace 2> /dev/null; fi
 }
 complete -o bashdefault -F FUNCTION PROGRAM
 "#;
@@ -91,7 +91,9 @@ pub(crate) fn answer(args: &[OsString]) -> Option<ExitCode> {
         Some(applet) => with_names(applet.command()),
         None => with_names(whole()),
     };
-    let asked = CompleteEnv::with_factory(factory).var(ASKED).try_complete(args.iter().cloned(), None);
+    // Files are named from there.
+    let here = std::env::current_dir().ok();
+    let asked = CompleteEnv::with_factory(factory).var(ASKED).try_complete(args.iter().cloned(), here.as_deref());
     Some(if asked.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -4,13 +4,18 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 const POSTERN: &str = env!("CARGO_BIN_EXE_postern");
+
+/// Above what a shell needs to start and to ask us, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A home with a configuration, pins and keys.
 fn home() -> TempDir {
@@ -168,4 +173,106 @@ fn status_says_what_runs_here() {
     assert!(out.contains("hosts   attic.np") && out.contains("gw_17@device"), "{out}");
     let (_, out, _) = run(postern(home.path(), &["status", "--json"]));
     assert!(out.starts_with(r#"{"v":1,"running":{"#), "{out}");
+}
+
+/// A person's shell at a terminal: what is typed there up to the tabulator, and what stands on the line then.
+#[test]
+fn shells_that_people_have_complete_at_a_terminal() {
+    let home = home();
+    let write = |path: &str, text: &str| {
+        let path = home.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write(".bashrc", "source <(postern completions bash)\nPS1='ready$ '\n");
+    write(".zshrc", "autoload -Uz compinit && compinit -u -D\nsource <(postern completions zsh)\nPS1='ready$ '\n");
+    write(".config/fish/config.fish", "postern completions fish | source\nfunction fish_prompt; echo 'ready$ '; end\n");
+    let lines = [
+        ("postern conn", "postern connect"),
+        ("postern sshnp -d g", "postern sshnp -d gw_17"),
+        ("postern npt --device=g", "postern npt --device=gw_17"),
+        ("postern npt -f @alice -t @d", "postern npt -f @alice -t @device"),
+        ("postern connect --stdio at", "postern connect --stdio attic.np"),
+        ("postern pin remove gw", "postern pin remove gw_17@device"),
+        ("postern config check .config/po", "postern config check .config/postern/"),
+        ("postern config check .config/postern/con", "postern config check .config/postern/config.yaml"),
+        ("postern join --file ~/.config/po", "postern join --file ~/.config/postern/"),
+    ];
+    for shell in ["bash", "zsh", "fish"] {
+        if !there_is(shell) || !there_is("script") {
+            continue;
+        }
+        let mut terminal = Terminal::open(home.path(), &format!("{shell} -i"));
+        terminal.until("ready$ ");
+        for (n, (typed, wanted)) in lines.into_iter().enumerate() {
+            // Ctrl-A goes to the beginning of the line: it is shown and not run. The quotes tell what is typed from what
+            // is said.
+            terminal.keys(&format!("{typed}\t\u{1}echo s''aid-{n}: \n"));
+            let said = terminal.until_line(&format!("said-{n}: "));
+            assert_eq!(said, wanted, "{shell}: {typed}");
+        }
+        terminal.keys("exit\n");
+    }
+}
+
+/// A program at a terminal of its own; ended with its handle.
+struct Terminal {
+    program: Child,
+    shown: Receiver<Vec<u8>>,
+    screen: String,
+}
+
+impl Terminal {
+    fn open(home: &Path, program: &str) -> Self {
+        let bin = Path::new(POSTERN).parent().unwrap();
+        let path = std::env::join_paths([bin, Path::new("/usr/bin"), Path::new("/bin")]).unwrap();
+        let mut script = Command::new("script");
+        script.args(["-qec", program, "/dev/null"]).env_clear().current_dir(home);
+        script.env("HOME", home).env("PATH", path).env("TERM", "xterm").env("LANG", "C.UTF-8");
+        let mut program = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut out = program.stdout.take().unwrap();
+        let (tell, shown) = channel();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(n @ 1..) = out.read(&mut bytes)
+                && tell.send(bytes[..n].to_vec()).is_ok()
+            {}
+        });
+        Self { program, shown, screen: String::new() }
+    }
+
+    fn keys(&mut self, keys: &str) {
+        self.screen.clear();
+        self.program.stdin.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
+    }
+
+    fn until(&mut self, wanted: &str) {
+        while !self.screen.contains(wanted) {
+            self.more(wanted);
+        }
+    }
+
+    /// What follows these words in a line.
+    fn until_line(&mut self, words: &str) -> String {
+        self.until(words);
+        let from = self.screen.find(words).unwrap() + words.len();
+        while !self.screen[from..].contains('\r') {
+            self.more("the end of a line");
+        }
+        self.screen[from..].split('\r').next().unwrap().trim_end().to_owned()
+    }
+
+    fn more(&mut self, wanted: &str) {
+        let Ok(bytes) = self.shown.recv_timeout(PATIENCE) else {
+            panic!("{wanted:?} was not shown: {:?}", self.screen)
+        };
+        self.screen.push_str(&String::from_utf8_lossy(&bytes));
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+    }
 }
