@@ -196,7 +196,6 @@ fn shells_that_people_have_complete_at_a_terminal() {
         ("postern pin remove gw", "postern pin remove gw_17@device"),
         ("postern config check .config/po", "postern config check .config/postern/"),
         ("postern config check .config/postern/con", "postern config check .config/postern/config.yaml"),
-        ("postern join --file ~/.config/po", "postern join --file ~/.config/postern/"),
     ];
     for shell in ["bash", "zsh", "fish"] {
         if !there_is(shell) || !there_is("script") {
