@@ -65,10 +65,6 @@ const PLAY: &str = r#"
       failed_when: told.rc != 4 or "raw" not in told.stdout
     - name: there
       copy: {src: "{{ from }}", dest: "{{ there }}", mode: "0640"}
-    - name: there again changes nothing
-      copy: {src: "{{ from }}", dest: "{{ there }}", mode: "0640"}
-      register: again
-      failed_when: again.changed
     - name: back
       fetch: {src: "{{ there }}", dest: "{{ back }}", flat: true}
 "#;
