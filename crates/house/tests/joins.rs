@@ -139,12 +139,7 @@ fn in_a_terminal(world: &World) -> anyhow::Result<()> {
     let mut inviter = invite(world, &[NAME, "--label", "site=milano"]);
     // The workstation has a terminal of its own, where a line may stand while it waits.
     inviter.env("TERM", "dumb");
-    let story = Story {
-        invite: inviter,
-        join: machine.join(world, "LINE"),
-        daemon: machine.daemon(world),
-        ssh,
-    };
+    let story = Story { invite: inviter, join: machine.join(world, "LINE"), daemon: machine.daemon(world), ssh };
     let script = world.dir().join("story.sh");
     std::fs::write(&script, story.print(world.dir()))?;
     let (timing, output) = (world.dir().join("timing"), world.dir().join("typescript"));
