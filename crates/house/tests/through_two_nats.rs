@@ -1,13 +1,13 @@
 //! Client behind NAT, device behind NAT with nothing let in, sshd on its 127.0.0.1 only: ssh works.
 
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use postern_house::{Copy, at_terminal, behind_nat, checksum, random_file, scp};
 use postern_testkit::limits::{POLL, SESSION};
-use postern_testkit::{Process, quote_for_shell, run, say, shell_line};
+use postern_testkit::{Process, quote_for_shell, run, say};
 
 /// Size of the copied file, in MiB.
 const FILE_MIB: u64 = 100;
