@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use postern_house::{OwnTools, Sharing, checksum, environment_or_skip, in_house, random_file};
 use postern_testkit::limits::SESSION;
-use postern_testkit::{Options, Output, Piece, World, run, say};
+use postern_testkit::{Options, Output, Piece, SshServer, World, run, say};
 
 /// Above Ansible's own start, which takes seconds where two cores are busy, and the time we wait for a device.
 const TOLD_WITHIN: Duration = Duration::from_secs(30);
@@ -71,7 +71,7 @@ const PLAY: &str = r#"
 
 #[test]
 fn a_playbook_runs_by_the_built_in_ssh_server() -> anyhow::Result<()> {
-    let options = Options { builtin_ssh: true, authorize_client: false, ..Options::default() };
+    let options = Options { ssh_server: SshServer::BuiltIn, authorize_client: false, ..Options::default() };
     with_ansible(options, |world, ansible| {
         let from = random_file(world.dir().join("from"), 1)?;
         std::fs::write(ansible.dir.join("play.yml"), PLAY)?;
