@@ -15,14 +15,18 @@ use crate::small;
 use crate::steps::build_postern;
 
 const USAGE: &str = "\
-cargo xtask footprint [--quick]
+cargo xtask footprint [--quick | --shipped BINARY]
 
 Builds the device build for this machine, connects it to a server, and prints its size and its memory, idle and for each
-session, beside what is promised. Fails above it. --quick takes the build that is there. POSTERN_BIN: the server and the
-client, instead of the development build.";
+session, beside its bounds and what is promised of the one that is shipped. Fails above the bounds. --quick takes the
+build that is there. --shipped measures a device build of cargo xtask dist and holds it to the promise itself. POSTERN_BIN:
+the server and the client, instead of the development build.";
 
-/// The device build in a gateway's flash. The smallest gateways have 16 MB for everything, firmware included.
+/// The device build as it is shipped, in a gateway's flash. The smallest gateways have 16 MB for everything, firmware included.
 pub(crate) const DEVICE_BYTES: u64 = 3_000_000;
+/// The same with the standard library as it comes, which cannot be built anew without more tools: it reads debug information
+/// behind a panic (180 kB), and was compiled for speed.
+const DEVICE_BYTES_HERE: u64 = 3_450_000;
 /// Resident memory of the idle daemon, in KiB: 6 MB of a machine that has 64 or 128.
 const IDLE_KIB: u64 = 6_000_000 / 1024;
 /// Resident memory of one session more, in KiB: a TLS connection at each end, and its buffers.
@@ -43,24 +47,28 @@ pub(crate) struct Figure {
     pub(crate) unit: &'static str,
 }
 
-/// Builds, measures, prints; fails when a promise is broken.
+/// Builds, measures, prints; fails when a bound is broken.
 pub(crate) fn run(args: &[String]) -> anyhow::Result<ExitCode> {
-    let quick = match args {
-        [] => false,
-        [flag] if flag == "--quick" => true,
+    let (device, shipped) = match args {
+        [] => (small::build_for_this_machine(&small::host()?)?, false),
+        [flag] if flag == "--quick" => (small::built(&small::host()?)?, false),
+        [flag, binary] if flag == "--shipped" => (PathBuf::from(binary).canonicalize().context(binary.clone())?, true),
         _ => bail!("{USAGE}"),
     };
     install::install(&install::FOR_DEMO)?;
-    let host = small::host()?;
-    let device = if quick { small::built(&host)? } else { small::build_for_this_machine(&host)? };
     let postern = match std::env::var_os("POSTERN_BIN") {
         Some(_) => postern_bin()?,
         None => build_postern(&["--quiet", "-p", "postern"])?,
     };
-    table(&[size("device build", &device, Some(DEVICE_BYTES))?], &memory(&device, &postern)?)
+    let size = if shipped {
+        size("device build as it is shipped", &device, Some(DEVICE_BYTES))?
+    } else {
+        size(&format!("device build (shipped: {DEVICE_BYTES})"), &device, Some(DEVICE_BYTES_HERE))?
+    };
+    table(&[size], &memory(&device, &postern)?)
 }
 
-/// Prints the figures; fails when a promise is broken.
+/// Prints the figures; fails when a bound is broken.
 fn table(sizes: &[Figure], memory: &[Figure]) -> anyhow::Result<ExitCode> {
     let all = || sizes.iter().chain(memory);
     for figure in all() {
@@ -68,7 +76,7 @@ fn table(sizes: &[Figure], memory: &[Figure]) -> anyhow::Result<ExitCode> {
     }
     let broken: Vec<&str> = all().filter(|figure| figure.is_broken()).map(|figure| figure.what.as_str()).collect();
     if !broken.is_empty() {
-        bail!("more than promised: {}", broken.join(", "));
+        bail!("more than allowed: {}", broken.join(", "));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -172,6 +180,7 @@ mod tests {
     #[test]
     fn above_the_promise_it_fails() {
         let figure = |is| Figure { what: "size".into(), is, promised: Some(10), unit: "bytes" };
+        assert!(figure(10).to_string().ends_with("10 bytes  at most 10: kept"));
         assert!(table(&[figure(10)], &[]).is_ok());
         assert!(table(&[figure(11)], &[]).is_err_and(|error| error.to_string().contains("size")));
     }

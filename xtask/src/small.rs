@@ -31,13 +31,19 @@ pub(crate) fn host() -> anyhow::Result<String> {
     Ok(name.to_owned())
 }
 
-/// Builds it with the system's C library.
+/// Tables to unwind by that are there already: in the standard library as it comes, in what was written in assembler.
+/// Nobody reads them where a panic is the end.
+const NO_TABLES: &str = "xtask/src/no-unwind.ld";
+
+/// Builds it with the system's C library and the standard library as it comes: for a machine that has no other compiler.
 pub(crate) fn build_for_this_machine(host: &str) -> anyhow::Result<PathBuf> {
     let mut build = cargo();
     build.args(["build", "-p", "postern", "--profile", "small", "--no-default-features", "--features", FEATURES]);
     // With a target named, the flags are not for build scripts.
     build.args(["--target", host]);
-    build.env("CARGO_ENCODED_RUSTFLAGS", RUST_FLAGS.join("\x1f"));
+    let no_tables = format!("-Clink-arg=-Wl,--no-eh-frame-hdr,-T,{}", root().join(NO_TABLES).display());
+    let flags = RUST_FLAGS.into_iter().chain([no_tables.as_str()]);
+    build.env("CARGO_ENCODED_RUSTFLAGS", flags.collect::<Vec<_>>().join("\x1f"));
     build.env(format!("CFLAGS_{}", host.replace('-', "_")), c_flags(host));
     // Built once; what is kept for the next time would be for nothing.
     build.env("CARGO_INCREMENTAL", "0");

@@ -41,7 +41,8 @@ pub struct Journal {
 
 struct Inner {
     /// `None` only while it is dropped.
-    lines: Option<SyncSender<Entry>>,
+    /// The channel makes room for all that may wait at once: boxed, an idle daemon has 16 KiB of it and not 300.
+    lines: Option<SyncSender<Box<Entry>>>,
     writer: Option<JoinHandle<()>>,
     counts: Mutex<Counts>,
 }
@@ -99,7 +100,7 @@ impl Journal {
             return;
         }
         entry.missed = (counts.missed > 0).then_some(counts.missed);
-        match lines.try_send(entry) {
+        match lines.try_send(Box::new(entry)) {
             Ok(()) => counts.missed = 0,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => counts.missed += 1,
         }
@@ -127,11 +128,12 @@ impl Drop for Inner {
 }
 
 /// Takes what waits, all at once: many sessions that end together cost one sync.
-fn write(chain: &Chain, waiting: &Receiver<Entry>) {
+fn write(chain: &Chain, waiting: &Receiver<Box<Entry>>) {
     let mut is_failing = false;
     let mut lost = 0;
     while let Ok(first) = waiting.recv() {
-        let mut batch: Vec<Entry> = std::iter::once(first).chain(waiting.try_iter()).take(WAITING).collect();
+        let mut batch: Vec<Entry> =
+            std::iter::once(first).chain(waiting.try_iter()).take(WAITING).map(|entry| *entry).collect();
         if lost > 0
             && let Some(first) = batch.first_mut()
         {
