@@ -50,6 +50,9 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<ExitCode> {
         idle.args(["idle", "--minutes", "0.6"]).env("POSTERN_BIN", &postern);
         run_program(&mut idle)
     })?;
+    steps.step("size and memory of the device build", || {
+        run_program(std::process::Command::new("/proc/self/exe").arg("footprint").env("POSTERN_BIN", &postern))
+    })?;
     steps.say_times();
     say(format_args!("{:>8.1} s  all\n\ngreen", steps.total().as_secs_f64()));
     Ok(ExitCode::SUCCESS)
