@@ -21,8 +21,13 @@ pub(crate) const WRITE_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) const LINGER: Duration = Duration::from_secs(5);
 /// The device's answer to a request that resumes: through two servers and back through the relay.
 pub(crate) const RESUME_TRY: Duration = Duration::from_secs(15);
+/// While nobody has come to one relay for so long, the client waits at the next as well: two trips of a slow network, so that
+/// a device which is on its way to the first costs no other relay anything.
+pub(crate) const NEXT_RELAY: Duration = Duration::from_secs(2);
 /// Between tries to resume: the network that comes back is found quickly, the server is not stormed.
 pub(crate) const RESUME_PAUSE: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(5)];
+/// Between a device's tries to reach a relay for one request to resume: one that is started again is back in a second.
+pub(crate) const DIAL_AGAIN: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(1)];
 /// Orders of the handle that wait for the driver; who has more waits.
 pub(crate) const ORDERS: usize = 16;
 /// Small frames share a TLS record; larger ones are not copied for that.

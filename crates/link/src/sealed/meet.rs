@@ -1,7 +1,10 @@
 //! The way to the other end: a relay that answers, our ticket, and the device's first flight.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::OnceLock;
+use std::task::Poll;
 use std::time::Duration;
 
 use postern_net::tasks::Tasks;
@@ -10,10 +13,10 @@ use postern_net::usage::{Counted, Plane};
 use postern_rendezvous::RelayAddress;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::end::{End, EndFault, Knocking};
-use super::limits::{FLIGHT, REFUSAL_LINE, UNSENT, WRITE_WITHIN};
+use super::limits::{FLIGHT, NEXT_RELAY, REFUSAL_LINE, UNSENT, WRITE_WITHIN};
 use super::local::Io;
 use super::plan::{Believe, DialError, RelayRefusal, Ticket};
 use crate::limits::DIAL;
@@ -118,7 +121,7 @@ fn no_relay() -> DialError {
     DialError::Unbelieved("the request names no relay".into())
 }
 
-/// The client's way: the first relay where the device answers, with the device's answer believed.
+/// The client's way: the relay where the device answers, with the device's answer believed.
 pub(crate) async fn meet<K: Knocking, E: End>(
     relays: &[RelayAddress],
     ticket: &Ticket,
@@ -127,46 +130,85 @@ pub(crate) async fn meet<K: Knocking, E: End>(
     believe: &Believe<K, E>,
     patience: Duration,
 ) -> Result<(Way, E), DialError> {
-    let mut last = None;
-    for (place, relay) in relays.iter().enumerate() {
-        let line = ticket(place, epoch).map_err(DialError::Unbelieved)?;
-        let outcome = match arrive(relay, line).await {
-            Ok(mut way) => {
-                let answer = timeout(patience, answered(relay, &mut way, &mut knock)).await;
-                answer.unwrap_or_else(|_| Err(DialError::Silent(relay.clone()))).map(|()| way)
-            }
-            Err(error) => Err(error),
-        };
-        match outcome {
-            Ok(way) => return believe(knock).await.map(|end| (way, end)).map_err(DialError::Unbelieved),
-            Err(error @ DialError::Unreachable(..)) => last = Some(error),
-            Err(DialError::Refused(relay, refusal)) if ELSEWHERE.contains(&refusal.code.as_str()) => {
-                last = Some(DialError::Refused(relay, refusal));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Err(last.unwrap_or_else(no_relay))
+    let (relay, mut way) = first_heard(relays, ticket, epoch, patience).await?;
+    let answer = timeout(patience, answered(relay, &mut way, &mut knock)).await;
+    answer.unwrap_or_else(|_| Err(DialError::Silent(relay.clone())))?;
+    believe(knock).await.map(|end| (way, end)).map_err(DialError::Unbelieved)
 }
 
-/// Reads until the reply is whole. What is read behind it stays in `way`.
-async fn answered<K: Knocking>(relay: &RelayAddress, way: &mut Way, knock: &mut K) -> Result<(), DialError> {
-    let mut begun = false;
+/// Waits at the relays for somebody to say something. The device goes to the first that it can reach, and that is perhaps not
+/// the first that we can: while one is silent we wait at the next as well.
+async fn first_heard<'a>(
+    relays: &'a [RelayAddress],
+    ticket: &Ticket,
+    epoch: u32,
+    patience: Duration,
+) -> Result<(&'a RelayAddress, Way), DialError> {
+    let (mut rest, mut waiting, mut last) = (relays.iter().enumerate(), Vec::new(), None);
     loop {
-        if way.socket.read_buf(&mut way.read).await.unwrap_or(0) == 0 {
-            return Err(match refusal(&way.read) {
-                Some(refusal) => DialError::Refused(relay.clone(), refusal),
-                None if begun => DialError::CutShort(relay.clone()),
-                None => DialError::Silent(relay.clone()),
-            });
+        if let Some((place, relay)) = rest.next() {
+            let line = ticket(place, epoch).map_err(DialError::Unbelieved)?;
+            waiting.push(Box::pin(heard_at(relay, line, patience)));
+        } else if waiting.is_empty() {
+            return Err(last.unwrap_or_else(no_relay));
         }
-        begun = true;
-        if is_refusal(&way.read) {
-            if let Some(refusal) = refusal(&way.read).filter(|_| is_whole(&way.read)) {
+        let outcome = tokio::select! {
+            outcome = first_of(&mut waiting) => outcome,
+            () = sleep(NEXT_RELAY), if rest.len() > 0 => continue,
+        };
+        match outcome {
+            Ok(heard) => return Ok(heard),
+            Err(error) if waiting.is_empty() && rest.len() == 0 => return Err(error),
+            Err(DialError::Refused(relay, refusal)) if !ELSEWHERE.contains(&refusal.code.as_str()) => {
+                return Err(DialError::Refused(relay, refusal));
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+}
+
+/// Goes to one relay, and waits until the first bytes are there that are not its refusal.
+async fn heard_at(relay: &RelayAddress, ticket: String, patience: Duration) -> Result<(&RelayAddress, Way), DialError> {
+    let mut way = arrive(relay, ticket).await?;
+    let heard = timeout(patience, heard(relay, &mut way)).await;
+    heard.unwrap_or_else(|_| Err(DialError::Silent(relay.clone()))).map(|()| (relay, way))
+}
+
+async fn heard(relay: &RelayAddress, way: &mut Way) -> Result<(), DialError> {
+    loop {
+        let read = way.socket.read_buf(&mut way.read).await.unwrap_or(0);
+        if !way.read.is_empty() && !is_refusal(&way.read) {
+            return Ok(());
+        }
+        match refusal(&way.read) {
+            Some(refusal) if read == 0 || is_whole(&way.read) => {
                 return Err(DialError::Refused(relay.clone(), refusal));
             }
-            continue;
+            _ if read == 0 => return Err(DialError::Silent(relay.clone())),
+            _ => {}
         }
+    }
+}
+
+/// The outcome of the first that has one; it is taken out. Not to be called with none.
+async fn first_of<F: Future + Unpin>(futures: &mut Vec<F>) -> F::Output {
+    poll_fn(|cx| {
+        for place in 0..futures.len() {
+            if let Some(future) = futures.get_mut(place)
+                && let Poll::Ready(outcome) = Pin::new(future).poll(cx)
+            {
+                drop(futures.swap_remove(place));
+                return Poll::Ready(outcome);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Reads until the reply is whole, of which the first bytes are there. What is read behind it stays in `way`.
+async fn answered<K: Knocking>(relay: &RelayAddress, way: &mut Way, knock: &mut K) -> Result<(), DialError> {
+    loop {
         let taken = knock.read(&way.read).map_err(DialError::Handshake)?;
         way.read.drain(..taken.min(way.read.len()));
         if knock.answered() {
@@ -174,6 +216,9 @@ async fn answered<K: Knocking>(relay: &RelayAddress, way: &mut Way, knock: &mut 
         }
         if way.read.len() > FLIGHT {
             return Err(DialError::Handshake(EndFault("it sent a flight that does not end".into())));
+        }
+        if way.socket.read_buf(&mut way.read).await.unwrap_or(0) == 0 {
+            return Err(DialError::CutShort(relay.clone()));
         }
     }
 }
@@ -210,6 +255,54 @@ mod tests {
         assert_eq!(parsed(b"!alone"), Some(("alone".into(), String::new())));
         assert_eq!(parsed(b"!x \x1b[2J\r\n"), Some(("x".into(), "?[2J".into())));
         assert_eq!(parsed(b"\x16\x03\x03"), None);
+    }
+
+    /// A device whose network forbids the first relay, or that found it dead a moment ago, waits at the second.
+    #[tokio::test]
+    async fn the_device_is_heard_at_a_relay_that_is_not_the_first_which_can_be_reached() {
+        let bind = || async { tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap() };
+        let (silent, spoken) = (bind().await, bind().await);
+        let relay = |listener: &tokio::net::TcpListener| {
+            RelayAddress::new("127.0.0.1", listener.local_addr().unwrap().port(), false).unwrap()
+        };
+        let relays = [relay(&silent), relay(&spoken)];
+        let ticket: Ticket = Box::new(|place, epoch| Ok(format!("ticket:{place}:{epoch}\n")));
+        let second = async {
+            let (mut socket, _) = spoken.accept().await.unwrap();
+            socket.write_all(b"\x16\x03").await.unwrap();
+            socket
+        };
+        let patience = Duration::from_secs(60);
+        let (heard, _socket) = tokio::join!(first_heard(&relays, &ticket, 0, patience), second);
+        let (relay, way) = heard.unwrap();
+        assert_eq!((relay, &*way.read), (&relays[1], &b"\x16\x03"[..]));
+        // The silent one was given a ticket as well, and no more.
+        let (mut first, _) = silent.accept().await.unwrap();
+        let mut said = Vec::new();
+        first.read_to_end(&mut said).await.unwrap();
+        assert_eq!(said, b"ticket:0:0\n");
+    }
+
+    #[tokio::test]
+    async fn a_relay_that_refuses_is_told_of_when_it_was_the_last() {
+        let ticket: Ticket = Box::new(|_, _| Ok("ticket".into()));
+        let mut relays = Vec::new();
+        let mut tasks = Vec::new();
+        for says in ["!full come later\n", "!quota too much"] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            relays.push(RelayAddress::new("127.0.0.1", listener.local_addr().unwrap().port(), false).unwrap());
+            tasks.push(async move {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let _ = socket.read(&mut [0; 7]).await.unwrap();
+                socket.write_all(says.as_bytes()).await.unwrap();
+            });
+        }
+        let second = tasks.pop().unwrap();
+        let first = tasks.pop().unwrap();
+        let heard = first_heard(&relays, &ticket, 0, Duration::from_secs(60));
+        let (heard, (), ()) = tokio::join!(heard, first, second);
+        let Err(DialError::Refused(relay, refusal)) = heard else { panic!("somebody was heard") };
+        assert_eq!((&relay, &*refusal.code), (&relays[1], "quota"));
     }
 
     #[tokio::test]

@@ -10,12 +10,12 @@ use postern_session::HostPort;
 use postern_streams::StreamId;
 use tokio::io::{AsyncReadExt as _, DuplexStream};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::driver::{BeginReturn, Connection, Driver, Listen, Order, Part, Start};
 use super::end::{End, Facts, Knocking};
 use super::ended::{Ended, Progress, State, StreamRefused, Why};
-use super::limits::{ORDERS, RESUME_PAUSE, RESUME_TRY};
+use super::limits::{DIAL_AGAIN, ORDERS, RESUME_PAUSE, RESUME_TRY};
 use super::local::Local;
 use super::meet::{Ahead, meet, to_first};
 use super::plan::{AskAgain, Authorize, Believe, ClientPlan, DevicePlan, DialError, Target, Ticket, Unbelieved};
@@ -265,11 +265,13 @@ impl Sealed {
         }
     }
 
-    /// Device: goes on with an accepted request of a higher epoch. Returns once the relay has been dialled and the reply
-    /// is on its way; the old connection is let go.
+    /// Device: goes on with an accepted request of a higher epoch. Returns once a relay has been dialled and the reply
+    /// is on its way; the old connection is let go. A relay that is not there yet, or a network that is not back, is tried
+    /// again while the client waits.
     ///
     /// # Errors
-    /// No relay could be reached, or the session is over; in the first case it goes on waiting for another request.
+    /// No relay could be reached in that time, a later request was faster, or the session is over; but in the last case it
+    /// goes on waiting for another request.
     pub async fn resume<E: End + 'static>(
         &self,
         end: E,
@@ -277,9 +279,25 @@ impl Sealed {
         relays: &[RelayAddress],
         ticket: &Ticket,
     ) -> Result<(), DialError> {
-        let way = to_first(relays, ticket, epoch, None).await?;
+        let (begun, mut pause) = (Instant::now(), Backoff::new(DIAL_AGAIN[0], DIAL_AGAIN[1]));
+        let way = loop {
+            match to_first(relays, ticket, epoch, None).await {
+                Ok(way) => break way,
+                Err(error) if begun.elapsed() > RESUME_TRY || !self.is_behind(epoch) => return Err(error),
+                Err(DialError::Unreachable(..)) => {
+                    sleep(pause.next(u32::from_ne_bytes(postern_crypto::random()))).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
         let connection = Connection { way, end: Box::new(end) };
         self.orders.send(Order::Replace(connection, epoch)).await.map_err(|_| DialError::Stopped)
+    }
+
+    /// Nobody has come with this epoch or a later one, and the session is not over.
+    fn is_behind(&self, epoch: u32) -> bool {
+        let progress = lock(&self.shared.progress);
+        progress.epoch < epoch && progress.state != State::Over
     }
 
     /// What the handshake agreed on (the latest, when the session was resumed).
