@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use postern_dialogue::client::{Conversation, Heard};
 use postern_dialogue::comeback::Comeback;
 use postern_dialogue::heartbeat::{Beat, Heartbeat, Plan};
 use postern_net::backoff::Backoff;
+use postern_net::clock;
 use postern_proto::verb::{Monitor, Noop};
 use postern_proto::{AtSign, Millis, Notification, NotificationId, Request, ServerAddress};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -81,9 +82,9 @@ pub(crate) struct Driver {
     reached: Option<oneshot::Sender<()>>,
     /// Server time of the last notification: a reconnect asks for what came after.
     heard_until: Option<Millis>,
-    /// Our time of the first login: what a reconnect asks for when nothing was heard before the link was lost. A wrong
-    /// clock brings some notifications twice or none, as before.
-    connected_at: Option<Millis>,
+    /// The first login: what a reconnect asks for when nothing was heard before the link was lost. A wrong clock brings
+    /// some notifications twice or none.
+    connected_at: Option<Instant>,
     recent: VecDeque<(AtSign, NotificationId)>,
 }
 
@@ -233,13 +234,18 @@ impl Driver {
             wire.send(&monitor).await?;
         }
         self.known = Some(wire.address.clone());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.connected_at = Millis::try_from(now.as_millis()).ok();
+        self.connected_at = Some(Instant::now());
         Ok((wire, talk))
     }
 
     async fn log_in(&self, limit: Duration) -> Result<Wire, ClientError> {
         Wire::logged_in(&self.settings, &self.identity, self.known.as_ref(), limit, &self.monitor()).await
+    }
+
+    /// When that was, by the best that is known of the time now: the clock may have been wrong then.
+    fn logged_in_first(&self) -> Option<Millis> {
+        let ago = u64::try_from(self.connected_at?.elapsed().as_millis()).ok()?;
+        Millis::try_from(clock::now_ms().saturating_sub(ago)).ok()
     }
 
     /// The line that asks for notifications; empty when nobody wants any.
@@ -249,7 +255,7 @@ impl Driver {
             let monitor = Monitor {
                 strict: true,
                 self_notifications: true,
-                since: self.heard_until.or(self.connected_at),
+                since: self.heard_until.or_else(|| self.logged_in_first()),
                 regex,
             };
             format!("{}\n", Request::Monitor(monitor))

@@ -63,6 +63,7 @@ mod settings;
 mod sharing;
 mod signing_key;
 mod start;
+mod time;
 pub mod trust;
 mod wire;
 

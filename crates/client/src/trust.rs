@@ -17,11 +17,4 @@ pub use known::{Believed, KnownKeys};
 pub use own::OwnIdentity;
 pub use places::Places;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// The wall clock, in milliseconds since 1970.
-#[must_use]
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
+pub use postern_net::clock::now_ms;

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use crate::authorized_keys::{self, Added};
 use crate::builtin_ssh::BuiltinSsh;
 use crate::cli::Config;
+use crate::clock::ClockTold;
 #[cfg(feature = "sshd")]
 use crate::cli::SshServer;
 use crate::limits::{
@@ -74,6 +75,8 @@ pub(crate) struct Daemon {
     pub(crate) twins: Twins,
     /// What clients are told of the device has changed.
     pub(crate) news: Notify,
+    /// What was said last of this machine's clock.
+    pub(crate) clock: ClockTold,
 }
 
 /// Why the daemon cannot run.
@@ -164,6 +167,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         live: Arc::default(),
         twins: Twins::new(),
         news: Notify::new(),
+        clock: ClockTold::default(),
         journal: Journal::standard(&format!("sshnpd.{}{}", config.device, config.at_sign)),
         config,
     });
@@ -177,8 +181,10 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
     // Answered behind `monitor` on the same connection: from here on nothing is missed.
     let _ = daemon.client.request(Request::Noop(Noop { ms: 0 })).await;
     // Ready means that whoever may come in finds the records of the device.
-    let clock = Clock::of(&daemon.config);
-    let mut republish = tokio::time::interval(clock.looks);
+    // What is signed bears the time.
+    daemon.ask_time().await;
+    let pace = Pace::of(&daemon.config);
+    let mut republish = tokio::time::interval(pace.looks);
     republish.tick().await;
     let mut published = Instant::now();
     tokio::select! {
@@ -197,8 +203,9 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
     let mut guests = daemon.live.count();
     guests.mark_changed();
     tasks.spawn(Arc::clone(&daemon).stay_awake_while_busy());
-    let mut beat = tokio::time::interval(clock.policy);
+    let mut beat = tokio::time::interval(pace.policy);
     tasks.spawn(Arc::clone(&daemon).watch_twins());
+    tasks.spawn(Arc::clone(&daemon).watch_clock());
     loop {
         tokio::select! {
             biased;
@@ -210,7 +217,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
                 None => break,
             },
             _ = republish.tick() => {
-                if published.elapsed() >= clock.republish || daemon.unpublished.load(Ordering::Relaxed) {
+                if published.elapsed() >= pace.republish || daemon.unpublished.load(Ordering::Relaxed) {
                     published = Instant::now();
                     tasks.spawn(Arc::clone(&daemon).publish());
                 }
@@ -231,13 +238,13 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
 }
 
 /// What the daemon does by the clock, as its link allows.
-struct Clock {
+struct Pace {
     republish: Duration,
     looks: Duration,
     policy: Duration,
 }
 
-impl Clock {
+impl Pace {
     fn of(config: &Config) -> Self {
         let [policy_auto, policy_metered] = POLICY_HEARTBEAT_SPARINGLY;
         let (republish, policy) = match config.habits.profile_on(Network::of_default_route()) {

@@ -10,6 +10,7 @@ mod builtin_ssh;
 #[path = "no_ssh.rs"]
 mod builtin_ssh;
 mod cli;
+mod clock;
 mod config_file;
 mod daemon;
 #[cfg(feature = "doctor")]

@@ -83,6 +83,10 @@ pub(crate) const BUILTIN_BUFFER: usize = 64 * 1024;
 pub(crate) const KEY_FILE_BYTES: u64 = 64 * 1024;
 /// Host keys in a reply, in bytes together: with voucher and the rest they fit into its frame of 8 KiB.
 pub(crate) const HOST_KEYS_BYTES: usize = 4 * 1024;
+/// How often it is looked whether the machine's clock is right.
+pub(crate) const CLOCK_LOOKS: Duration = Duration::from_secs(900);
+/// How often the atServer is asked for the time while it is not: a hundred bytes, and a cheap crystal is 10 s off by then.
+pub(crate) const CLOCK_ASKED: Duration = Duration::from_secs(86_400);
 /// How often it is looked whether another machine runs with our keys: four small requests a day.
 pub(crate) const TWIN_CHECK: Duration = Duration::from_secs(6 * 3600);
 /// Between two such looks that requests cause.

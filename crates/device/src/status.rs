@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::Parser;
 use jiff::{Timestamp, Unit};
 use postern_link::sealed::State;
+use postern_net::clock;
 use postern_net::signals::Questions;
 use postern_observe::{print, runtime_dir, say, state_dir};
 use postern_proto::Uuid;
@@ -64,6 +65,9 @@ struct Status {
     /// Another machine was seen to run with the same keys.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     twin: bool,
+    /// What is wrong with the machine's clock; `None`: nothing that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    clock: Option<String>,
     sessions: Vec<Guest>,
 }
 
@@ -126,6 +130,7 @@ impl Daemon {
                 () = self.tasks.token().cancelled() => return,
                 () = questions.next() => asked = true,
                 _ = count.changed() => {}
+                () = self.clock.bell.notified() => {}
                 () = async {
                     self.live.some().await;
                     tokio::time::sleep(STATUS_EVERY).await;
@@ -147,6 +152,7 @@ impl Daemon {
             usage: Some(self.meter.show(asked)),
             sandbox: self.sandbox(),
             twin: self.twins.found(),
+            clock: Some(clock::look()).filter(|standing| standing.is_wrong()).map(|standing| standing.to_string()),
             sessions: self.live.all().iter().map(|(id, session)| Guest::of(id, session)).collect(),
         }
     }
@@ -372,6 +378,7 @@ fn shown(status: &Status) -> Vec<String> {
     };
     let mut lines = vec![format!("{device}{at_sign}: {count} (pid {pid}, version {version}, since {started})")];
     lines.extend(status.sandbox.as_ref().map(|got| format!("  sandbox: {got}")));
+    lines.extend(status.clock.as_ref().map(|clock| format!("  {clock}")));
     if status.twin {
         lines.push(
             "  another machine runs with the same keys: is one a copy of the other's disk or SD card?".to_owned(),
@@ -429,6 +436,7 @@ mod tests {
             usage: None,
             sandbox: Some("files yes, ports yes, system calls yes".into()),
             twin: false,
+            clock: Some("the clock is 3 hours behind the atServer's; until it is set, the atServer's time counts".into()),
             sessions: vec![guest],
         };
         let text = serde_json::to_string(&status).unwrap();
@@ -438,6 +446,7 @@ mod tests {
             [
                 "gw-17@device: 1 session (pid 7, version 0.1.0, since 2026-11-23T09:00:00Z)",
                 "  sandbox: files yes, ports yes, system calls yes",
+                "  the clock is 3 hours behind the atServer's; until it is set, the atServer's time counts",
                 "  @alice since 2026-11-23T10:00:00Z, by rule \"manager\", sealed: localhost:22",
                 "    live since 2026-11-23T10:05:00Z, resumed 1 times, 1 connections, 2000 bytes sent, 30 received",
             ]

@@ -14,6 +14,7 @@ use std::time::{Instant, SystemTime};
 use clap::Parser;
 use jiff::Timestamp;
 use postern_client::Habits;
+use postern_net::clock::{self, Standing};
 use postern_net::usage::{Plane, totals};
 use postern_observe::{print, say, state_dir};
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,9 @@ struct Ledger {
     days: BTreeMap<String, Bytes>,
     /// What the heartbeat learnt of networks.
     networks: Vec<String>,
+    /// When the clocks of machine and atServer last agreed, in milliseconds since 1970; 0: never.
+    #[serde(default)]
+    time: u64,
 }
 
 /// What is shown.
@@ -126,6 +130,7 @@ impl Meter {
 
     fn at(place: Option<PathBuf>, habits: &Habits) -> Self {
         let ledger = place.as_deref().and_then(read).unwrap_or_default();
+        clock::not_before(ledger.time);
         habits.take_lines(ledger.networks.iter().map(String::as_str));
         let now = Instant::now();
         let state = State { saved: ledger.clone(), ledger, seen: Bytes::default(), saved_at: now, asked: 0 };
@@ -168,6 +173,9 @@ impl Meter {
         state.ledger.v = 1;
         state.ledger.networks = self.habits.to_lines();
         state.saved_at = Instant::now();
+        if clock::look() == Standing::Agrees {
+            state.ledger.time = clock::now_ms();
+        }
         let Some(place) = self.place.as_deref().filter(|_| state.ledger != state.saved) else { return };
         match write(place, &state.ledger) {
             Ok(()) => state.saved = state.ledger.clone(),

@@ -11,11 +11,13 @@
 //! | [`seats`] | how many connections may wait before they have said who they are |
 //! | [`pump`] | joining two sockets without copying |
 //! | [`backoff`] | waiting before trying again |
+//! | [`clock`] | what time it is, where the clock may be wrong by years |
 //! | [`tasks`] | the only place that spawns |
 //! | [`usage`] | bytes sent and received, by what they were for |
 //! | [`signals`], [`ready`] | what the service manager says to us, and we to it |
 
 pub mod backoff;
+pub mod clock;
 pub mod limits;
 pub mod proxy;
 pub mod pump;

@@ -18,6 +18,21 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 /// long: a gateway whose network changed reconnects after a minute instead of 15.
 pub const UNACKNOWLEDGED_FOR: Duration = Duration::from_secs(60);
 
+/// It is no earlier than this, in milliseconds since 1970: 1 November 2026, when the programs of this version were not made
+/// yet; to be raised with each release.
+pub const RELEASED: u64 = 1_793_491_200_000;
+
+/// A clock that is so much later than what is known for sure is not believed. A gateway may run for years without an update;
+/// one that remembers when it last knew the time may do so for ever, and for others the atServer's time counts then.
+pub const CLOCK_BELIEVED_FOR: Duration = Duration::from_secs(5 * 365 * 86_400);
+
+/// Clocks that differ by no more show the same: a fifth of what requests and relays tolerate, and more than a slow link
+/// needs for the question and its answer.
+pub const CLOCKS_AGREE: Duration = Duration::from_secs(60);
+
+/// Beginnings of certificates by which a chain is judged where the clock is behind; real chains have three.
+pub const CHAIN_CERTIFICATES: usize = 6;
+
 /// Servers whose TLS tickets a process keeps in memory: its atServer, its directory, and those of its peers.
 pub const SERVERS_REMEMBERED: usize = 32;
 

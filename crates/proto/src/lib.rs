@@ -31,4 +31,4 @@ pub use record::Record;
 pub use reply::{Detail, ErrorShape, Prompt, Reply, ServerLine, WireError};
 pub use request::Request;
 pub use signing_key::SigningKeyName;
-pub use time::{Millis, day_start, wire_date};
+pub use time::{Millis, day_start, parse_wire_date, wire_date};

@@ -12,6 +12,21 @@ pub fn wire_date(at: Millis) -> String {
     format!("{y:04}-{m:02}-{d:02} {h:02}:{min:02}:{s:02}.{frac:03}Z")
 }
 
+/// Reads what [`wire_date`] prints; the fraction may have any number of digits, or be missing.
+pub fn parse_wire_date(text: &str) -> Option<Millis> {
+    let (day, time) = text.strip_suffix('Z')?.split_once(' ')?;
+    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let mut parts = time.split(':');
+    let mut number = |below: i64| {
+        let digits = parts.next().filter(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_digit()))?;
+        digits.parse::<i64>().ok().filter(|number| *number < below)
+    };
+    let (h, min, s) = (number(24)?, number(60)?, number(60)?);
+    let is_whole = parts.next().is_none() && !fraction.is_empty() && fraction.bytes().all(|b| b.is_ascii_digit());
+    let ms = fraction.bytes().chain(*b"000").take(3).fold(0, |ms, digit| ms * 10 + i64::from(digit - b'0'));
+    is_whole.then_some(day_start(day)? + ((h * 60 + min) * 60 + s) * 1000 + ms)
+}
+
 /// The first millisecond of the day `yyyy-m-d`, UTC; `None` when there is no such day.
 pub fn day_start(text: &str) -> Option<Millis> {
     let mut parts = text.split('-');
@@ -56,6 +71,28 @@ mod tests {
         assert_eq!(wire_date(1_729_760_400_123), "2024-10-24 09:00:00.123Z");
         assert_eq!(wire_date(951_782_400_000), "2000-02-29 00:00:00.000Z");
         assert_eq!(wire_date(-1), "1969-12-31 23:59:59.999Z");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_printed_is_read(at in 0..253_402_300_799_999_i64) {
+            proptest::prop_assert_eq!(parse_wire_date(&wire_date(at)), Some(at));
+        }
+
+        #[test]
+        fn nothing_that_is_read_panics(text in "[0-9 .:Z-]{0,40}") {
+            let _ = parse_wire_date(&text);
+        }
+    }
+
+    #[test]
+    fn dates_of_others() {
+        assert_eq!(parse_wire_date("2024-10-24 09:00:00.123456Z"), Some(1_729_760_400_123));
+        assert_eq!(parse_wire_date("2024-10-24 09:00:00.1Z"), Some(1_729_760_400_100));
+        assert_eq!(parse_wire_date("2024-10-24 09:00:00Z"), Some(1_729_760_400_000));
+        for bad in ["", "Z", "yesterday", "2024-10-24", "2024-10-24 24:00:00Z", "2024-10-24 09:00:00.Z", "2024-10-24 9:0:0Z"] {
+            assert_eq!(parse_wire_date(bad), None, "{bad}");
+        }
     }
 
     #[test]

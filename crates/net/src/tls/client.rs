@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::{AlertDescription, ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::dated::Dated;
 use super::{ALPN, PeerCertificates, RELAY_ALPN, TlsError, provider, read_pem};
 use crate::limits::{SERVERS_REMEMBERED, UNACKNOWLEDGED_FOR};
 use crate::proxy::{self, Proxy};
@@ -29,11 +30,15 @@ use crate::usage::{Counted, Plane};
 pub(super) const OWN_CA_HINT: &str =
     "put your own CA into ~/.config/postern/ca.pem or name its file in POSTERN_CA_FILE";
 
+/// What to do about a certificate that is over.
+const DATE_HINT: &str = "is the clock of this machine ahead? Set it (timedatectl set-ntp true); if it is right, the \
+                         server's certificate has to be renewed";
+
 /// Whose certificates we believe. Made once per process; clones share it.
 #[derive(Clone)]
 pub struct Trust {
     config: Arc<ClientConfig>,
-    pub(super) verifier: Arc<WebPkiServerVerifier>,
+    pub(super) verifier: Arc<Dated>,
 }
 
 impl fmt::Debug for Trust {
@@ -96,7 +101,8 @@ impl Trust {
         let trust = Self::from_roots(roots)?;
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
-            .with_webpki_verifier(Arc::clone(&trust.verifier))
+            .dangerous() // the usual verifier, with a time that may be right
+            .with_custom_certificate_verifier(Arc::clone(&trust.verifier) as _)
             .with_client_auth_cert(chain, key)?;
         config.resumption = Resumption::disabled();
         Ok(Self { config: Arc::new(config), ..trust })
@@ -116,9 +122,11 @@ impl Trust {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
             .build()
             .map_err(|error| TlsError::Unusable(error.to_string()))?;
+        let verifier = Dated::new(verifier);
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
-            .with_webpki_verifier(Arc::clone(&verifier))
+            .dangerous() // the usual verifier, with a time that may be right
+            .with_custom_certificate_verifier(Arc::clone(&verifier) as _)
             .with_no_client_auth();
         config.alpn_protocols = vec![ALPN.to_vec()];
         // A device comes back once a day, and a client several times an hour: without certificates it costs half.
@@ -217,7 +225,24 @@ impl ConnectError {
     /// True when the other side's certificate was not accepted: trying again will not help.
     #[must_use]
     pub fn is_certificate(&self) -> bool {
-        matches!(self, Self::Tls { error, .. } if matches!(rustls_error(error), Some(rustls::Error::InvalidCertificate(_))))
+        self.certificate_error().is_some()
+    }
+
+    /// True when it is over by our clock: once one of the two is set right it will do.
+    #[must_use]
+    pub fn is_date(&self) -> bool {
+        use CertificateError::{Expired, ExpiredContext};
+        matches!(self.certificate_error(), Some(Expired | ExpiredContext { .. }))
+    }
+
+    fn certificate_error(&self) -> Option<&CertificateError> {
+        match self {
+            Self::Tls { error, .. } => match rustls_error(error) {
+                Some(rustls::Error::InvalidCertificate(error)) => Some(error),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 }
 
@@ -228,6 +253,9 @@ impl fmt::Display for ConnectError {
                 write!(f, "could not connect to {to}: name not found: {error}")
             }
             Self::Tcp { to, error } => write!(f, "could not connect to {to}: {error}"),
+            Self::Tls { to, error } if self.is_date() => {
+                write!(f, "could not connect to {to}: certificate not accepted: {error}; {DATE_HINT}")
+            }
             Self::Tls { to, error } if self.is_certificate() => {
                 write!(f, "could not connect to {to}: certificate not accepted: {error}; {OWN_CA_HINT}")
             }

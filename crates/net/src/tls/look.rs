@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::client::{Carries, ConnectError, Trust, connect_by, proxy_for};
+use super::dated::Dated;
 use super::peer::is_bounded;
 use super::{ALPN, RELAY_ALPN, TlsError, provider};
 
@@ -88,7 +88,7 @@ fn config_with(onlooker: Arc<Onlooker>, alpn: &[u8]) -> Result<ClientConfig, Tls
 /// Judges as the verifier does, and remembers what it saw.
 #[derive(Debug)]
 struct Onlooker {
-    verifier: Arc<WebPkiServerVerifier>,
+    verifier: Arc<Dated>,
     seen: Mutex<Option<(Vec<Vec<u8>>, Verdict)>>,
 }
 

@@ -1,6 +1,7 @@
 //! TLS 1.2 and 1.3 by rustls: whom we trust, connecting, accepting, and a private CA for those who have no public name.
 
 mod client;
+mod dated;
 mod look;
 mod peer;
 mod private_ca;

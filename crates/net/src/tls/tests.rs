@@ -52,6 +52,35 @@ async fn two_posterns_recognise_each_other() {
     }
 }
 
+/// By years since 1970.
+#[test]
+fn a_clock_of_1970_does_not_lock_a_device_out_and_certificates_still_count() {
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier as _;
+    use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject as _};
+    let (ours, other) = (ca(), ca());
+    let chain = |ca: &PrivateCa| -> Vec<CertificateDer<'static>> {
+        CertificateDer::pem_slice_iter(ca.cert_pem.as_bytes()).map(Result::unwrap).collect()
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ours.ca_pem.as_bytes()).unwrap()).unwrap();
+    let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build().unwrap();
+    let verifier = dated::Dated::new(inner);
+    let year = Duration::from_secs(31_556_952);
+    let judge = |ca: &PrivateCa, name: &'static str, now: Duration| {
+        let chain = chain(ca);
+        let now = UnixTime::since_unix_epoch(now);
+        verifier.verify_server_cert(&chain[0], &chain[1..], &name.try_into().unwrap(), &[], now)
+    };
+    let now = Duration::from_secs(UnixTime::now().as_secs());
+    // 1970, where it was switched off three years ago, a day behind, right, ten years ahead, another century.
+    for clock in [year / 365, now - year * 3, now - year / 365, now, now + year * 10, year * 150] {
+        judge(&ours, "localhost", clock).unwrap();
+        judge(&ours, "elsewhere.example", clock).unwrap_err();
+        judge(&other, "localhost", clock).unwrap_err();
+    }
+}
+
 #[tokio::test]
 async fn clients_without_our_alpn_are_served() {
     let ca = ca();

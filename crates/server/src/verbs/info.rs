@@ -12,7 +12,9 @@ pub(super) fn plan(call: &Call<'_>, info: Info) -> Planned {
     let up = call.uptime;
     if info.brief {
         let millis = u64::try_from(up.as_millis()).unwrap_or(u64::MAX);
-        return Plan::reply(Reply::json(&json!({"version": version, "uptimeAsMillis": millis})));
+        // For devices whose clock may be wrong.
+        let brief = json!({"version": version, "uptimeAsMillis": millis, "currentTimeAsMillis": call.now});
+        return Plan::reply(Reply::json(&brief));
     }
     let s = up.as_secs();
     let words = format!("{} days {} hours {} minutes {} seconds", s / 86_400, s / 3600 % 24, s / 60 % 60, s % 60);
