@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use postern_client::trust::{KnownKeys, OwnIdentity, Places, TrustError};
+use postern_client::trust::{KnownKeys, OwnIdentity, Places, TrustError, now_ms};
 use postern_client::{Client, ClientError, Network, Profile, Settings, StartError, connect_as, home_dir, identity};
 use postern_net::ready::{self, Watchdog};
 use postern_net::signals;
@@ -168,7 +168,7 @@ pub(crate) async fn run(config: Config) -> Result<(), DaemonError> {
         twins: Twins::new(),
         news: Notify::new(),
         clock: ClockTold::default(),
-        journal: Journal::standard(&format!("sshnpd.{}{}", config.device, config.at_sign)),
+        journal: Journal::standard_by(&format!("sshnpd.{}{}", config.device, config.at_sign), now_ms),
         config,
     });
     daemon.remove_leftover_keys();

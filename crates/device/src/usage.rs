@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use clap::Parser;
 use jiff::Timestamp;
@@ -219,7 +219,8 @@ impl Daemon {
 }
 
 fn today() -> String {
-    let text = Timestamp::try_from(SystemTime::now()).map(|now| now.to_string()).unwrap_or_default();
+    let now = i64::try_from(clock::now_ms()).unwrap_or(i64::MAX);
+    let text = Timestamp::from_millisecond(now).map(|now| now.to_string()).unwrap_or_default();
     text.get(..10).unwrap_or("1970-01-01").to_owned()
 }
 

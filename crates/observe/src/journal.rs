@@ -63,8 +63,11 @@ impl Journal {
 
     /// The same with other bounds.
     pub fn open_with(path: PathBuf, bounds: Bounds) -> Self {
+        Self::write_to(Chain::new(path, bounds))
+    }
+
+    fn write_to(chain: Chain) -> Self {
         let (lines, waiting) = sync_channel(WAITING);
-        let chain = Chain::new(path, bounds);
         let writer = std::thread::Builder::new().name("journal".into()).spawn(move || write(&chain, &waiting));
         let writer =
             writer.inspect_err(|error| tracing::warn!(%error, "no journal is kept: its thread cannot be started")).ok();
@@ -82,6 +85,12 @@ impl Journal {
     /// The one at [`Self::standard_path`], or none where there is no such place.
     pub fn standard(name: &str) -> Self {
         Self::standard_path(name).map_or_else(Self::off, Self::open)
+    }
+
+    /// The same with another clock than the system's, which tells milliseconds since 1970: for machines where that is wrong.
+    pub fn standard_by(name: &str, now: fn() -> u64) -> Self {
+        let chain = |path| Chain::new(path, Bounds::default()).with_clock(now);
+        Self::standard_path(name).map_or_else(Self::off, |path| Self::write_to(chain(path)))
     }
 
     /// None is kept.

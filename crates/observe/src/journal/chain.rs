@@ -53,6 +53,13 @@ pub(super) struct Link {
 pub(super) struct Chain {
     path: PathBuf,
     bounds: Bounds,
+    /// Milliseconds since 1970.
+    now: fn() -> u64,
+}
+
+fn system_now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The end of a file.
@@ -68,7 +75,11 @@ struct Tail {
 
 impl Chain {
     pub(super) fn new(path: PathBuf, bounds: Bounds) -> Self {
-        Self { path, bounds }
+        Self { path, bounds, now: system_now }
+    }
+
+    pub(super) fn with_clock(self, now: fn() -> u64) -> Self {
+        Self { now, ..self }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -91,8 +102,7 @@ impl Chain {
             file.set_len(tail.whole)?;
         }
         let mut head = self.head(&tail, known.as_ref(), &mut notes)?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let time = wire_date(i64::try_from(now).unwrap_or(i64::MAX)).replacen(' ', "T", 1);
+        let time = wire_date(i64::try_from((self.now)()).unwrap_or(i64::MAX)).replacen(' ', "T", 1);
         let mut text = String::new();
         for entry in notes.iter().chain(entries) {
             let n = head.n.saturating_add(1);
