@@ -11,7 +11,7 @@ use postern_net::backoff::Backoff;
 use postern_net::clock;
 use postern_proto::verb::{Monitor, Noop};
 use postern_proto::{AtSign, Millis, Notification, NotificationId, Request, ServerAddress};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,7 @@ use crate::limits::{
     BEAT_FATE, HEARTBEAT_ANSWER, LOGIN, LONG_OUTAGE, RECONNECT, RECONNECT_FIRST, RECONNECT_LATER, RECONNECT_SOON,
     REMEMBERED, TOGETHER_BYTES,
 };
+use crate::link::{Link, LinkState};
 use crate::settings::{Identity, Settings};
 use crate::wire::{Wire, find_server};
 
@@ -60,12 +61,22 @@ enum Pauses {
     Patient(Comeback),
 }
 
+/// Our ends of what leads to the callers.
+pub(crate) struct Ends {
+    pub(crate) calls: mpsc::Receiver<Call>,
+    pub(crate) pushes: mpsc::Sender<Notification>,
+    pub(crate) doubts: Arc<Notify>,
+    pub(crate) link: Arc<watch::Sender<Link>>,
+    pub(crate) stop: CancellationToken,
+}
+
 pub(crate) struct Driver {
     pub(crate) settings: Settings,
     pub(crate) identity: Identity,
     pub(crate) calls: mpsc::Receiver<Call>,
     pub(crate) pushes: mpsc::Sender<Notification>,
     doubts: Arc<Notify>,
+    link: Arc<watch::Sender<Link>>,
     pub(crate) stop: CancellationToken,
     known: Option<ServerAddress>,
     addresses: Option<AddressBook>,
@@ -89,16 +100,12 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    #[expect(clippy::too_many_arguments, reason = "made in one place")]
     pub(crate) fn new(
         settings: Settings,
         identity: Identity,
         addresses: Option<AddressBook>,
         habits: Option<Habits>,
-        calls: mpsc::Receiver<Call>,
-        pushes: mpsc::Sender<Notification>,
-        doubts: Arc<Notify>,
-        stop: CancellationToken,
+        Ends { calls, pushes, doubts, link, stop }: Ends,
     ) -> Self {
         let heartbeat = Heartbeat::new(Plan::fixed(settings.heartbeat), None);
         let pauses = match &habits {
@@ -118,6 +125,7 @@ impl Driver {
             calls,
             pushes,
             doubts,
+            link,
             stop,
             known: None,
             reached: None,
@@ -270,6 +278,7 @@ impl Driver {
                 comeback.up(Instant::now());
             }
             self.look_at_network(&wire);
+            self.tell(LinkState::Connected);
             let ended = self.serve(wire, talk).await;
             if let Some(habits) = &self.habits {
                 habits.learn(self.network, self.heartbeat.learnt());
@@ -277,11 +286,16 @@ impl Driver {
             talk = Conversation::default();
             match ended {
                 Ended::Stopped => return,
-                Ended::Lost => tracing::info!(at_sign = %self.identity.at_sign, "connection lost"),
+                Ended::Lost => {
+                    tracing::info!(at_sign = %self.identity.at_sign, "connection lost");
+                    self.tell(LinkState::Lost);
+                }
                 Ended::Asleep => {
+                    self.tell(LinkState::Asleep);
                     if !self.sleep().await {
                         return;
                     }
+                    self.tell(LinkState::Lost);
                 }
             }
             match self.reconnect().await {
@@ -398,6 +412,7 @@ impl Driver {
                     asked = false;
                     self.heartbeat.heard();
                     silence = self.silence();
+                    self.tell_heard(heard);
                     match self.on_line(&mut talk, &line) {
                         Ok(Use::Beat) => {}
                         Ok(Use::Work) => used = heard,
@@ -449,6 +464,25 @@ impl Driver {
         }
         self.heartbeat.closed();
         ended
+    }
+
+    /// Tells those who look how the link is from now on.
+    fn tell(&self, state: LinkState) {
+        let now = Instant::now();
+        let heartbeat = self.heartbeat.learnt().interval;
+        self.link.send_modify(|link| {
+            let heard = if state == LinkState::Connected { now } else { link.heard };
+            *link = Link { state, since: now, heard, heartbeat };
+        });
+    }
+
+    /// The same of what was heard, which wakes nobody up.
+    fn tell_heard(&self, heard: Instant) {
+        let heartbeat = self.heartbeat.learnt().interval;
+        self.link.send_if_modified(|link| {
+            (link.heard, link.heartbeat) = (heard, heartbeat);
+            false
+        });
     }
 
     fn silence(&self) -> Duration {

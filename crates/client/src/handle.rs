@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use postern_net::tasks::Tasks;
 use postern_proto::{AtSign, Notification, Request};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::addresses::AddressBook;
-use crate::driver::{Call, Driver};
+use crate::driver::{Call, Driver, Ends};
 use crate::error::ClientError;
 use crate::habits::Habits;
+use crate::link::Link;
 use crate::limits::{INBOX, OUTBOX, REPLY};
 use crate::settings::{Identity, Settings};
 use crate::sharing::Sharing;
@@ -26,6 +27,7 @@ pub(crate) struct Inner {
     calls: mpsc::Sender<Call>,
     pub(crate) sharing: Sharing,
     doubts: Arc<Notify>,
+    pub(crate) link: Arc<watch::Sender<Link>>,
 }
 
 /// Notifications as they arrive.
@@ -108,10 +110,11 @@ impl Client {
         let stop = tasks.token().child_token();
         let doubts = Arc::new(Notify::new());
         let heard = Arc::clone(&doubts);
-        let driver =
-            Driver::new(settings, identity.clone(), addresses, habits, call_receiver, push_sender, heard, stop);
+        let link = Arc::new(Link::new());
+        let ends = Ends { calls: call_receiver, pushes: push_sender, doubts: heard, link: Arc::clone(&link), stop };
+        let driver = Driver::new(settings, identity.clone(), addresses, habits, ends);
         tasks.spawn(driver.start(at_server, told));
-        let inner = Inner { identity, calls, sharing: Sharing::default(), doubts };
+        let inner = Inner { identity, calls, sharing: Sharing::default(), doubts, link };
         (Self { inner: Arc::new(inner) }, Inbox { pushes }, Login { reached: Some(reached), outcome })
     }
 

@@ -10,6 +10,8 @@ pub const RECONNECT: Duration = Duration::from_secs(5);
 pub const REPLY: Duration = Duration::from_secs(15);
 /// For the answer to a heartbeat, or one heartbeat if that is shorter: a dead link is noticed within two.
 pub const HEARTBEAT_ANSWER: Duration = Duration::from_secs(8);
+/// A link that is lost for less than this is on its way back, however short its heartbeats are.
+pub const LATE_AT_LEAST: Duration = Duration::from_secs(10);
 /// An answer about the time that took longer is worth nothing: half of it is the error.
 pub const TIME_TRIP: Duration = Duration::from_secs(30);
 /// For a write to be taken by the kernel: by then some 100 KiB are waiting.

@@ -62,6 +62,8 @@ pub(crate) const LISTENS: usize = 16;
 pub(crate) const STATUS_EVERY: Duration = Duration::from_millis(2500);
 /// How long the daemon has for its answer when it is asked for its bytes: it is one write to memory.
 pub(crate) const ASK_DAEMON: Duration = Duration::from_secs(3);
+/// The same where no answer means that something is wrong: a health check has ten seconds.
+pub(crate) const ASK_HEALTH: Duration = Duration::from_secs(6);
 /// How often is looked for it.
 pub(crate) const ASK_LOOKS: Duration = Duration::from_millis(20);
 /// How often what was counted is put on its day.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
 use jiff::{Timestamp, Unit};
+use postern_client::{Link, LinkState};
 use postern_link::sealed::State;
 use postern_net::clock;
 use postern_net::signals::Questions;
@@ -24,13 +25,14 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "doctor")]
 use crate::cli::Config;
 use crate::daemon::Daemon;
-use crate::limits::{ASK_LOOKS, STATUS_BYTES, STATUS_EVERY};
+use crate::limits::{ASK_HEALTH, ASK_LOOKS, STATUS_BYTES, STATUS_EVERY};
 use crate::live::Session;
 use crate::usage::Usage;
 
-/// Shows who is in: since when, by which rule, to what, how many bytes.
+/// Shows who is in: since when, by which rule, to what, how many bytes. And whether the daemon is connected: it is asked.
 ///
-/// Exit status: 0 a daemon runs, 1 none does.
+/// Exit status: 0 a daemon runs, 1 none does (or arguments), 3 one is not connected for longer than four of its heartbeats
+/// (at least 10 s), or does not answer.
 #[derive(Parser)]
 #[command(name = "sshnpd status", version, max_term_width = 100)]
 struct Flags {
@@ -41,6 +43,9 @@ struct Flags {
     #[arg(long)]
     json: bool,
 }
+
+/// The exit code where a daemon runs that cannot be reached.
+const NOT_WELL: u8 = 3;
 
 /// What a daemon writes. Times are RFC 3339, UTC.
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,10 +70,71 @@ struct Status {
     /// Another machine was seen to run with the same keys.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     twin: bool,
+    /// How the daemon is connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    link: Option<LinkShown>,
     /// What is wrong with the machine's clock; `None`: nothing that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     clock: Option<String>,
     sessions: Vec<Guest>,
+}
+
+/// The connection to the atServer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LinkShown {
+    /// `connected`, `asleep` (on purpose) or `lost`.
+    state: String,
+    since: String,
+    /// The same where it is connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    connected_since: Option<String>,
+    /// When the atServer was last heard.
+    last_heard: String,
+    /// How long it may be lost, or say nothing, before that counts as a failure.
+    late_after_seconds: u64,
+    /// False: it is late.
+    well: bool,
+}
+
+impl LinkShown {
+    fn of(link: &Link) -> Self {
+        let now = Instant::now();
+        // By the best clock there is, which may have been set meanwhile.
+        let text = |at: Instant| {
+            let ago = u64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(u64::MAX);
+            text(SystemTime::UNIX_EPOCH + Duration::from_millis(clock::now_ms().saturating_sub(ago)))
+        };
+        let since = text(link.since);
+        Self {
+            state: match link.state {
+                LinkState::Connected => "connected",
+                LinkState::Asleep => "asleep",
+                LinkState::Lost => "lost",
+            }
+            .to_owned(),
+            connected_since: (link.state == LinkState::Connected).then(|| since.clone()),
+            since,
+            last_heard: text(link.heard),
+            late_after_seconds: link.patience().as_secs(),
+            well: link.is_well(now),
+        }
+    }
+
+    fn in_words(&self) -> String {
+        let Self { state, since, last_heard, late_after_seconds, well, .. } = self;
+        match (state.as_str(), well) {
+            ("connected", true) => format!("connected since {since}, atServer last heard {last_heard}"),
+            ("connected", false) => format!(
+                "connected since {since}, but the atServer has said nothing since {last_heard}, which is longer than {late_after_seconds} s"
+            ),
+            ("asleep", _) => format!("asleep since {since}, as its profile says"),
+            (_, true) => format!("not connected since {since}; it tries again"),
+            (_, false) => format!(
+                "NOT CONNECTED since {since}, for more than {late_after_seconds} s; it tries again. Is the network up, and the atServer? sshnpd --doctor says more"
+            ),
+        }
+    }
 }
 
 /// A session that runs.
@@ -119,8 +185,9 @@ impl Daemon {
             Ok(questions) => questions,
             Err(error) => return tracing::debug!(%error, "no status is kept"),
         };
-        let mut asked = false;
+        let (mut asked, mut link) = (false, self.client.link());
         loop {
+            link.mark_unchanged();
             count.mark_unchanged();
             if let Err(error) = board.write(&self.status(started, asked)) {
                 tracing::debug!(%error, "the status cannot be written");
@@ -131,6 +198,7 @@ impl Daemon {
                 () = questions.next() => asked = true,
                 _ = count.changed() => {}
                 () = self.clock.bell.notified() => {}
+                _ = link.changed() => {}
                 () = async {
                     self.live.some().await;
                     tokio::time::sleep(STATUS_EVERY).await;
@@ -152,6 +220,7 @@ impl Daemon {
             usage: Some(self.meter.show(asked)),
             sandbox: self.sandbox(),
             twin: self.twins.found(),
+            link: Some(LinkShown::of(&self.client.link().borrow())),
             clock: Some(clock::look()).filter(|standing| standing.is_wrong()).map(|standing| standing.to_string()),
             sessions: self.live.all().iter().map(|(id, session)| Guest::of(id, session)).collect(),
         }
@@ -305,6 +374,25 @@ pub(crate) fn all() -> Vec<(Vec<String>, String)> {
 /// Asks the daemons of this user for their bytes: a signal, and the file that follows it. One that does not answer within
 /// `limit` is shown as it was.
 pub(crate) fn ask(device: Option<&str>, limit: Duration) -> Vec<(String, Usage)> {
+    let told = |(status, _): (Status, Answer)| {
+        let name = format!("{}{}", status.device, status.at_sign);
+        status.usage.map(|usage| (name, usage))
+    };
+    ask_all(device, limit).into_iter().filter_map(told).collect()
+}
+
+/// What became of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// The status is of now.
+    Now,
+    /// It could not be asked: another user's, or an older one that does not know the question.
+    NotAsked,
+    /// There was none in time.
+    None,
+}
+
+fn ask_all(device: Option<&str>, limit: Duration) -> Vec<(Status, Answer)> {
     let mut paths: Vec<PathBuf> = places().iter().flat_map(|dir| files(dir)).filter(|path| is_live(path)).collect();
     paths.sort();
     paths.dedup();
@@ -312,23 +400,33 @@ pub(crate) fn ask(device: Option<&str>, limit: Duration) -> Vec<(String, Usage)>
     let wanted = known.filter(|(_, status)| device.is_none_or(|device| device == status.device));
     let mut found = Vec::new();
     for (path, status) in wanted {
-        let name = format!("{}{}", status.device, status.at_sign);
         // A daemon that says nothing of bytes does not know the signal, and would end.
-        let Some(mut usage) = status.usage else { continue };
+        let Some(before) = status.usage.clone() else {
+            found.push((status, Answer::NotAsked));
+            continue;
+        };
         let pid = i32::try_from(status.pid).ok().and_then(Pid::from_raw);
-        let before = usage.clone();
-        if pid.is_some_and(|pid| kill_process(pid, Signal::USR1).is_ok()) {
-            let begun = Instant::now();
-            while begun.elapsed() < limit {
-                if let Some(now) = read(path).and_then(|status| status.usage).filter(|now| now.is_answer_after(&before))
-                {
-                    usage = now;
-                    break;
-                }
-                std::thread::sleep(ASK_LOOKS);
-            }
+        if !pid.is_some_and(|pid| kill_process(pid, Signal::USR1).is_ok()) {
+            found.push((status, Answer::NotAsked));
+            continue;
         }
-        found.push((name, usage));
+        let begun = Instant::now();
+        let answers = |status: &Status| status.usage.as_ref().is_some_and(|now| now.is_answer_after(&before));
+        let answer = loop {
+            if let Some(now) = read(path).filter(answers) {
+                break Some(now);
+            }
+            if begun.elapsed() >= limit {
+                break None;
+            }
+            std::thread::sleep(ASK_LOOKS);
+        };
+        // One that has just ended is not there any more.
+        match answer {
+            Some(now) => found.push((now, Answer::Now)),
+            None if is_live(path) => found.push((status, Answer::None)),
+            None => {}
+        }
     }
     found
 }
@@ -351,21 +449,29 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
             return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
-    let found = found();
-    let wanted = |status: &&Status| flags.device.as_ref().is_none_or(|device| *device == status.device);
-    let found: Vec<&Status> = found.iter().filter(wanted).collect();
+    let found = ask_all(flags.device.as_deref(), ASK_HEALTH);
     if found.is_empty() {
         say_none();
         return ExitCode::FAILURE;
     }
-    for status in found {
+    let is_well = |(status, answer): &(Status, Answer)| {
+        *answer != Answer::None && status.link.as_ref().is_none_or(|link| link.well)
+    };
+    let code = if found.iter().all(is_well) { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) };
+    for (status, answer) in &found {
+        if *answer == Answer::None {
+            say(format_args!(
+                "sshnpd: the daemon of {}{} (pid {}) does not answer: what follows is of {}. Its log says more",
+                status.device, status.at_sign, status.pid, status.written
+            ));
+        }
         if flags.json {
             print(serde_json::to_string(status).unwrap_or_default());
         } else {
             print(shown(status).join("\n"));
         }
     }
-    ExitCode::SUCCESS
+    code
 }
 
 /// For people: the daemon, and a line or two for each session.
@@ -378,6 +484,7 @@ fn shown(status: &Status) -> Vec<String> {
     };
     let mut lines = vec![format!("{device}{at_sign}: {count} (pid {pid}, version {version}, since {started})")];
     lines.extend(status.sandbox.as_ref().map(|got| format!("  sandbox: {got}")));
+    lines.extend(status.link.as_ref().map(|link| format!("  {}", link.in_words())));
     lines.extend(status.clock.as_ref().map(|clock| format!("  {clock}")));
     if status.twin {
         lines.push(
@@ -436,6 +543,14 @@ mod tests {
             usage: None,
             sandbox: Some("files yes, ports yes, system calls yes".into()),
             twin: false,
+            link: Some(LinkShown {
+                state: "connected".into(),
+                since: "2026-11-23T09:30:00Z".into(),
+                connected_since: Some("2026-11-23T09:30:00Z".into()),
+                last_heard: "2026-11-23T10:05:59Z".into(),
+                late_after_seconds: 1200,
+                well: true,
+            }),
             clock: Some("the clock is 3 hours behind the atServer's; until it is set, the atServer's time counts".into()),
             sessions: vec![guest],
         };
@@ -446,6 +561,7 @@ mod tests {
             [
                 "gw-17@device: 1 session (pid 7, version 0.1.0, since 2026-11-23T09:00:00Z)",
                 "  sandbox: files yes, ports yes, system calls yes",
+                "  connected since 2026-11-23T09:30:00Z, atServer last heard 2026-11-23T10:05:59Z",
                 "  the clock is 3 hours behind the atServer's; until it is set, the atServer's time counts",
                 "  @alice since 2026-11-23T10:00:00Z, by rule \"manager\", sealed: localhost:22",
                 "    live since 2026-11-23T10:05:00Z, resumed 1 times, 1 connections, 2000 bytes sent, 30 received",

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use postern_client::RecordOptions;
@@ -12,6 +13,7 @@ use postern_house::caller::Caller;
 use postern_house::{in_house, with_clock};
 use postern_testkit::limits::SESSION;
 use postern_testkit::{Options, Piece, World, run, say};
+use serde_json::Value as Json;
 
 /// A file system of its own, taken away at the end.
 struct Mount(PathBuf);
@@ -199,6 +201,91 @@ fn a_client_whose_clock_is_years_off_is_told_so() -> anyhow::Result<()> {
         ensure!(!output.status.success() && output.stderr.contains("clock"), "{offset}: {}", output.stderr);
         // Nothing was remembered that stands in the way of the right time.
         world.on_device(&["true"])?.success()?;
+        Ok(())
+    })
+}
+
+/// `sshnpd status` until it exits like this.
+fn until_health_is(world: &World, code: i32) -> anyhow::Result<String> {
+    let begun = Instant::now();
+    loop {
+        let mut status = world.postern(World::DEVICE);
+        status.args(["sshnpd", "status", "--json"]);
+        let output = run(status, SESSION)?;
+        if output.status.code() == Some(code) {
+            return Ok(output.text());
+        }
+        ensure!(begun.elapsed() < 3 * SESSION, "instead of {code}: {output:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn a_daemon_whose_server_is_gone_fails_its_health_check_until_it_is_back() -> anyhow::Result<()> {
+    let options = Options { device_words: vec!["--keep-alive".into(), "1s".into()], ..Options::default() };
+    in_house(options, |world| {
+        let link = |text: &str| anyhow::Ok(serde_json::from_str::<Json>(text.trim())?["link"].clone());
+        let well = link(&until_health_is(world, 0)?)?;
+        ensure!(well["state"] == "connected" && well["connectedSince"].is_string(), "{well}");
+        ensure!(well["lastHeard"].is_string() && well["well"] == true, "{well}");
+        world.kill_piece(Piece::Server)?;
+        let lost = link(&until_health_is(world, 3)?)?;
+        ensure!(lost["state"] == "lost" && lost["well"] == false && lost.get("connectedSince").is_none(), "{lost}");
+        world.start_piece(Piece::Server)?;
+        let back = link(&until_health_is(world, 0)?)?;
+        ensure!(back["state"] == "connected", "{back}");
+        Ok(())
+    })
+}
+
+/// What the daemon keeps: journal, pins, bytes.
+#[test]
+fn a_daemon_on_a_full_disk_serves_and_its_journal_stays_whole() -> anyhow::Result<()> {
+    in_house(Options { own_daemon: false, ..Options::default() }, |world| {
+        let room = world.dir().join("room");
+        let Some(_disk) = Mount::small_disk(&room, 256 * 1024)? else { return Ok(()) };
+        let daemon = || {
+            let mut sshnpd = world.sshnpd(World::DEVICE_NAME);
+            sshnpd.env("XDG_STATE_HOME", room.join("state")).env("XDG_CONFIG_HOME", room.join("config"));
+            world.start_daemon(sshnpd)
+        };
+        // The first start makes the identity key.
+        daemon()?.terminate(SESSION)?;
+        let filler = fill(&room, 0)?;
+        let mut running = daemon()?;
+        for _ in 0..2 {
+            world.on_device(&["true"])?.success()?;
+        }
+        let unwritten = "the journal cannot be written";
+        let said = running.wait_for_line(SESSION, |line| line.contains(unwritten))?;
+        ensure!(said.contains("No space left on device"), "{said}");
+        let times = running.tail().matches(unwritten).count();
+        ensure!(times == 1, "said {times} times:\n{}", running.tail());
+
+        // With room it goes on, and says how much it did not keep.
+        fs::remove_file(filler)?;
+        world.on_device(&["true"])?.success()?;
+        running.wait_for_line(SESSION, |line| line.contains("the journal is written again"))?;
+        // Once more, with lines in it: what was written stays.
+        let journals = room.join("state/postern/journal");
+        let journal = fs::read_dir(&journals)?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|end| end == "jsonl"))
+            .context("no journal")?;
+        let before = fs::read_to_string(&journal)?;
+        ensure!(before.contains("\"missed\":"), "{before}");
+        let filler = fill(&room, 0)?;
+        world.on_device(&["true"])?.success()?;
+        fs::remove_file(filler)?;
+        world.on_device(&["true"])?.success()?;
+        let ended = running.terminate(SESSION)?;
+        ensure!(ended.status.success(), "{ended:?}");
+        let after = fs::read_to_string(&journal)?;
+        ensure!(after.starts_with(&before) && after.len() > before.len(), "{before}\n->\n{after}");
+        let mut verify = world.postern(World::DEVICE);
+        verify.args(["audit", "verify"]).arg(&journal);
+        run(verify, SESSION)?.success()?;
         Ok(())
     })
 }

@@ -22,10 +22,9 @@ fn beginning_of_time() -> anyhow::Result<String> {
     Ok(format!("-{}", now - 86_400))
 }
 
-/// Beside the daemon in `world`, whose runtime folder it finds.
-fn status(world: &World, words: &[&str]) -> Command {
+fn status(world: &World) -> Command {
     let mut command = world.postern(World::DEVICE);
-    command.env("XDG_RUNTIME_DIR", world.home_of(World::DEVICE)).args(["sshnpd", "status"]).args(words);
+    command.args(["sshnpd", "status"]);
     command
 }
 
@@ -33,7 +32,7 @@ fn status(world: &World, words: &[&str]) -> Command {
 #[test]
 fn a_device_whose_clock_is_wrong_by_years_serves_by_the_time_of_its_at_server() -> anyhow::Result<()> {
     let clocks = [
-        (beginning_of_time()?, "the clock is 56 years behind the atServer's"),
+        (beginning_of_time()?, "years behind the atServer's"),
         ("+3660d".to_owned(), "the clock is 10 years ahead of the atServer's"),
         // Where it was switched off: a clock that may be right.
         ("-3h".to_owned(), "the clock is 3 hours behind the atServer's"),
@@ -42,7 +41,6 @@ fn a_device_whose_clock_is_wrong_by_years_serves_by_the_time_of_its_at_server() 
     in_house(no_daemon(), |world| {
         for (offset, told) in &clocks {
             let mut sshnpd = world.sshnpd(World::DEVICE_NAME);
-            sshnpd.env("XDG_RUNTIME_DIR", world.home_of(World::DEVICE));
             if !with_clock(&mut sshnpd, offset)? {
                 return Ok(());
             }
@@ -51,7 +49,7 @@ fn a_device_whose_clock_is_wrong_by_years_serves_by_the_time_of_its_at_server() 
             sshnp.args(["--min-security", "sealed", "--", "true"]);
             run(sshnp, SESSION)?.success()?;
             ensure!(daemon.tail().contains(told), "{offset}: {}", daemon.tail());
-            let shown = run(status(world, &[]), SESSION)?.success()?.text();
+            let shown = run(status(world), SESSION)?.success()?.text();
             ensure!(shown.contains(told) && shown.contains("the clock is") != told.is_empty(), "{offset}: {shown}");
             daemon.terminate(SESSION)?;
         }

@@ -73,20 +73,20 @@ impl fmt::Display for Standing {
     }
 }
 
-/// In its largest unit.
+/// In its largest unit, rounded.
 struct Span(Duration);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
-        let (count, unit) = match seconds {
-            0..120 => (seconds, "seconds"),
-            120..7200 => (seconds / 60, "minutes"),
-            7200..172_800 => (seconds / 3600, "hours"),
-            172_800..63_072_000 => (seconds / 86_400, "days"),
-            _ => (seconds / 31_556_952, "years"),
+        let (length, unit) = match seconds {
+            0..120 => (1, "seconds"),
+            120..7200 => (60, "minutes"),
+            7200..172_800 => (3600, "hours"),
+            172_800..63_072_000 => (86_400, "days"),
+            _ => (31_556_952, "years"),
         };
-        write!(f, "{count} {unit}")
+        write!(f, "{} {unit}", (seconds + length / 2) / length)
     }
 }
 
@@ -278,7 +278,7 @@ mod tests {
             Standing::Behind(days).to_string(),
             "the clock is 400 days behind the atServer's; until it is set, the atServer's time counts"
         );
-        assert!(Standing::FarAhead(days * 9).to_string().starts_with("the clock is 9 years ahead of the atServer's"));
+        assert!(Standing::FarAhead(days * 9).to_string().starts_with("the clock is 10 years ahead of the atServer's"));
     }
 
     proptest! {
