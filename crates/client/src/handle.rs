@@ -11,8 +11,8 @@ use crate::addresses::AddressBook;
 use crate::driver::{Call, Driver, Ends};
 use crate::error::ClientError;
 use crate::habits::Habits;
-use crate::link::Link;
 use crate::limits::{INBOX, OUTBOX, REPLY};
+use crate::link::Link;
 use crate::settings::{Identity, Settings};
 use crate::sharing::Sharing;
 

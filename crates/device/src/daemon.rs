@@ -23,9 +23,9 @@ use tokio::time::timeout;
 use crate::authorized_keys::{self, Added};
 use crate::builtin_ssh::BuiltinSsh;
 use crate::cli::Config;
-use crate::clock::ClockTold;
 #[cfg(feature = "sshd")]
 use crate::cli::SshServer;
+use crate::clock::ClockTold;
 use crate::limits::{
     DRAIN, FIRST_RECORDS, POLICY_HEARTBEAT, POLICY_HEARTBEAT_SPARINGLY, REPLY_LIFE, REPUBLISH, REPUBLISH_LOOKS,
     REPUBLISH_SPARINGLY, REQUESTS, SESSIONS,

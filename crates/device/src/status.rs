@@ -551,7 +551,9 @@ mod tests {
                 late_after_seconds: 1200,
                 well: true,
             }),
-            clock: Some("the clock is 3 hours behind the atServer's; until it is set, the atServer's time counts".into()),
+            clock: Some(
+                "the clock is 3 hours behind the atServer's; until it is set, the atServer's time counts".into(),
+            ),
             sessions: vec![guest],
         };
         let text = serde_json::to_string(&status).unwrap();

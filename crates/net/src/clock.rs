@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::limits::{CLOCKS_AGREE, CLOCK_BELIEVED_FOR, RELEASED};
+use crate::limits::{CLOCK_BELIEVED_FOR, CLOCKS_AGREE, RELEASED};
 
 /// Decides what time it is. Times are milliseconds since 1970; `now` never jumps.
 #[derive(Clone, Debug)]

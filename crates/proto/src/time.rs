@@ -90,7 +90,9 @@ mod tests {
         assert_eq!(parse_wire_date("2024-10-24 09:00:00.123456Z"), Some(1_729_760_400_123));
         assert_eq!(parse_wire_date("2024-10-24 09:00:00.1Z"), Some(1_729_760_400_100));
         assert_eq!(parse_wire_date("2024-10-24 09:00:00Z"), Some(1_729_760_400_000));
-        for bad in ["", "Z", "yesterday", "2024-10-24", "2024-10-24 24:00:00Z", "2024-10-24 09:00:00.Z", "2024-10-24 9:0:0Z"] {
+        for bad in
+            ["", "Z", "yesterday", "2024-10-24", "2024-10-24 24:00:00Z", "2024-10-24 09:00:00.Z", "2024-10-24 9:0:0Z"]
+        {
             assert_eq!(parse_wire_date(bad), None, "{bad}");
         }
     }
