@@ -406,7 +406,7 @@ fn ask_all(device: Option<&str>, limit: Duration) -> Vec<(Status, Answer)> {
             continue;
         };
         let pid = i32::try_from(status.pid).ok().and_then(Pid::from_raw);
-        if !pid.is_some_and(|pid| kill_process(pid, Signal::USR1).is_ok()) {
+        if pid.is_none_or(|pid| kill_process(pid, Signal::USR1).is_err()) {
             found.push((status, Answer::NotAsked));
             continue;
         }
