@@ -23,11 +23,14 @@ build that is there. --shipped measures a device build of cargo xtask dist and h
 the server and the client, instead of the development build.";
 
 /// The device build as it is shipped, in a gateway's flash. The smallest gateways have 16 MB for everything, firmware included.
-pub(crate) const DEVICE_BYTES: u64 = 3_000_000;
+const DEVICE_BYTES: u64 = 3_000_000;
+/// The same for x86, where it is to be of the same class: the same code takes a tenth more bytes there. Gateways of this kind have
+/// disks.
+const DEVICE_BYTES_X86: u64 = 3_200_000;
 /// Resident memory of the idle daemon, in KiB: 6 MB of a machine that has 64 or 128.
 const IDLE_KIB: u64 = 6_000_000 / 1024;
 /// What the one that is shipped keeps.
-const SHIPPED: Bounds = Bounds { bytes: DEVICE_BYTES, idle_kib: IDLE_KIB };
+const SHIPPED: Bounds = Bounds { bytes: device_bytes(std::env::consts::ARCH), idle_kib: IDLE_KIB };
 /// What the one built here keeps. The standard library is the one that comes with the compiler: it reads debug information
 /// behind a panic (180 kB), and was compiled for speed. Pages of the system's C library count, although every program shares
 /// them: 1.8 MB, by what the kernel maps around a fault a little more or less.
@@ -40,6 +43,11 @@ const IDLE: Duration = Duration::from_secs(10);
 const SESSIONS: u64 = 8;
 /// An answer of the device's ssh server.
 const ANSWER: Duration = Duration::from_secs(30);
+
+/// What the device build for a machine, by the first word of Rust's name of it, is to keep.
+pub(crate) const fn device_bytes(machine: &str) -> u64 {
+    if matches!(machine.as_bytes(), b"x86_64") { DEVICE_BYTES_X86 } else { DEVICE_BYTES }
+}
 
 /// Not to be exceeded.
 struct Bounds {
@@ -70,7 +78,7 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<ExitCode> {
         None => build_postern(&["--quiet", "-p", "postern"])?,
     };
     let bounds = if shipped { SHIPPED } else { HERE };
-    let size = size(&beside("device build", bounds.bytes, DEVICE_BYTES), &device, Some(bounds.bytes))?;
+    let size = size(&beside("device build", bounds.bytes, SHIPPED.bytes), &device, Some(bounds.bytes))?;
     table(&[size], &memory(&device, &postern, bounds.idle_kib)?)
 }
 
@@ -186,6 +194,11 @@ mod tests {
         assert!(Resident::parse("Rss: many kB\n").is_none());
         assert!(Resident::of(std::process::id())?.resident > 0);
         Ok(())
+    }
+
+    #[test]
+    fn three_megabytes_but_for_x86() {
+        assert_eq!(["aarch64", "x86_64"].map(device_bytes), [3_000_000, 3_200_000]);
     }
 
     #[test]

@@ -253,7 +253,9 @@ fn again(tools: &Tools, target: &Target, build: Build, first: &Path, epoch: u64)
 /// The binary's size beside what is promised for it. Promised are the machines of 64 bits; the others are told.
 fn promise(target: &Target, build: Build, binary: &Path) -> anyhow::Result<Figure> {
     let promised = match build {
-        Build::Device => target.full.then_some(footprint::DEVICE_BYTES),
+        Build::Device => {
+            target.full.then(|| footprint::device_bytes(target.name.split('-').next().unwrap_or_default()))
+        }
         Build::Full => Some(IMAGE_BYTES),
     };
     footprint::size(&format!("{} {}", build.package(), target.name), binary, promised)
