@@ -26,7 +26,7 @@ pub(crate) const RESUME_TRY: Duration = Duration::from_secs(15);
 pub(crate) const NEXT_RELAY: Duration = Duration::from_secs(2);
 /// Between tries to resume: the network that comes back is found quickly, the server is not stormed.
 pub(crate) const RESUME_PAUSE: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(5)];
-/// Between a device's tries to reach a relay for one request to resume: one that is started again is back in a second.
+/// Between tries to reach a relay that was away a moment ago: one that is started again is back in a second.
 pub(crate) const DIAL_AGAIN: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(1)];
 /// Orders of the handle that wait for the driver; who has more waits.
 pub(crate) const ORDERS: usize = 16;

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::end::{End, EndFault, Knocking};
-use super::limits::{FLIGHT, NEXT_RELAY, REFUSAL_LINE, UNSENT, WRITE_WITHIN};
+use super::limits::{DIAL_AGAIN, FLIGHT, NEXT_RELAY, REFUSAL_LINE, UNSENT, WRITE_WITHIN};
 use super::local::Io;
 use super::plan::{Believe, DialError, RelayRefusal, Ticket};
 use crate::limits::DIAL;
@@ -137,33 +137,52 @@ pub(crate) async fn meet<K: Knocking, E: End>(
 }
 
 /// Waits at the relays for somebody to say something. The device goes to the first that it can reach, and that is perhaps not
-/// the first that we can: while one is silent we wait at the next as well.
+/// the first that we can: while one is silent we wait at the next as well, and look again whether those that we could not
+/// reach, or that would not have us, have come back.
 async fn first_heard<'a>(
     relays: &'a [RelayAddress],
     ticket: &Ticket,
     epoch: u32,
     patience: Duration,
 ) -> Result<(&'a RelayAddress, Way), DialError> {
-    let (mut rest, mut waiting, mut last) = (relays.iter().enumerate(), Vec::new(), None);
+    let (mut rest, mut last) = (relays.iter().enumerate(), None);
+    // Where we wait, and where we shall be again.
+    let (mut waiting, mut again) = (Vec::new(), Vec::new());
     loop {
         if let Some((place, relay)) = rest.next() {
             let line = ticket(place, epoch).map_err(DialError::Unbelieved)?;
-            waiting.push(Box::pin(heard_at(relay, line, patience)));
+            waiting.push(Box::pin(async move { (place, heard_at(relay, line, patience).await) }));
         } else if waiting.is_empty() {
             return Err(last.unwrap_or_else(no_relay));
         }
-        let outcome = tokio::select! {
+        let (place, outcome) = tokio::select! {
             outcome = first_of(&mut waiting) => outcome,
+            outcome = first_of(&mut again) => outcome,
             () = sleep(NEXT_RELAY), if rest.len() > 0 => continue,
         };
         match outcome {
             Ok(heard) => return Ok(heard),
-            Err(error) if waiting.is_empty() && rest.len() == 0 => return Err(error),
-            Err(DialError::Refused(relay, refusal)) if !ELSEWHERE.contains(&refusal.code.as_str()) => {
-                return Err(DialError::Refused(relay, refusal));
+            Err(error @ DialError::Refused(..)) if !is_elsewhere(&error) => return Err(error),
+            Err(error) => {
+                if let Some(relay) = relays.get(place).filter(|_| is_elsewhere(&error)) {
+                    let line = ticket(place, epoch).map_err(DialError::Unbelieved)?;
+                    again.push(Box::pin(async move {
+                        sleep(DIAL_AGAIN[1]).await;
+                        (place, heard_at(relay, line, patience).await)
+                    }));
+                }
+                last = Some(error);
             }
-            Err(error) => last = Some(error),
         }
+    }
+}
+
+/// Another relay may do better, and this one later.
+fn is_elsewhere(error: &DialError) -> bool {
+    match error {
+        DialError::Unreachable(..) => true,
+        DialError::Refused(_, refusal) => ELSEWHERE.contains(&refusal.code.as_str()),
+        _ => false,
     }
 }
 
@@ -190,7 +209,7 @@ async fn heard(relay: &RelayAddress, way: &mut Way) -> Result<(), DialError> {
     }
 }
 
-/// The outcome of the first that has one; it is taken out. Not to be called with none.
+/// The outcome of the first that has one; it is taken out.
 async fn first_of<F: Future + Unpin>(futures: &mut Vec<F>) -> F::Output {
     poll_fn(|cx| {
         for place in 0..futures.len() {
@@ -281,6 +300,27 @@ mod tests {
         let mut said = Vec::new();
         first.read_to_end(&mut said).await.unwrap();
         assert_eq!(said, b"ticket:0:0\n");
+    }
+
+    /// It was started again: the device, which came a little later, is there.
+    #[tokio::test]
+    async fn a_relay_that_was_down_is_looked_at_again_while_we_wait_at_the_next() {
+        let bind = |port: u16| async move { tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap() };
+        let (down, silent) = (bind(0).await, bind(0).await);
+        let port_of = |listener: &tokio::net::TcpListener| listener.local_addr().unwrap().port();
+        let ports = [port_of(&down), port_of(&silent)];
+        let relays = ports.map(|port| RelayAddress::new("127.0.0.1", port, false).unwrap());
+        drop(down);
+        let ticket: Ticket = Box::new(|place, _| Ok(format!("ticket:{place}\n")));
+        let first = async {
+            let _waits = silent.accept().await.unwrap();
+            let (mut socket, _) = bind(ports[0]).await.accept().await.unwrap();
+            socket.write_all(b"\x16").await.unwrap();
+            socket
+        };
+        let heard = first_heard(&relays, &ticket, 1, Duration::from_secs(60));
+        let (heard, _socket) = tokio::join!(heard, first);
+        assert_eq!(heard.unwrap().0, &relays[0]);
     }
 
     #[tokio::test]
