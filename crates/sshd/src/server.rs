@@ -1,18 +1,17 @@
 //! One connection: who is logged in, and its channels.
 
-use std::collections::HashMap;
+mod forward;
+mod offer;
+mod seats;
+
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use postern_net::tasks::Tasks;
-use russh::keys::Algorithm;
-use russh::server::{Auth, ChannelOpenHandle, Config, Handle, Handler, Msg, Session};
-use russh::{
-    Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect, MethodKind, MethodSet, Preferred, Pty, Sig,
-    SshId, cipher, compression, kex, mac,
-};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use russh::server::{Auth, ChannelOpenHandle, Handle, Handler, Msg, Session};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, Pty, Sig};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -23,12 +22,13 @@ use crate::cut::Cut;
 use crate::input::Input;
 use crate::key::HostKey;
 use crate::limits::{
-    CHANNELS, CHUNK, LAST_WORDS, LOGIN, ORDERS, PACKET, TERMINAL_BYTES, TRICKLE, TRICKLE_PAUSE, TRIES, VARIABLE_BYTES,
-    VARIABLES, WINDOW,
+    LAST_WORDS, LOGIN, ORDERS, TERMINAL_BYTES, TRICKLE, TRICKLE_PAUSE, VARIABLE_BYTES, VARIABLES, WINDOW,
 };
 use crate::login::Program;
 use crate::program::{Order, Start, command, signal};
 use crate::terminal::{Wanted, size};
+use forward::carry;
+use seats::{Seat, Seats, Stage, Wishes};
 
 /// What a dialled target is, or why it is not reached, in words for the client.
 pub type Dial<'a> = Pin<Box<dyn Future<Output = Result<TcpStream, String>> + Send + 'a>>;
@@ -69,7 +69,7 @@ where
     // Whatever ends this ends the programs, and the library's task.
     let _guard = over.clone().drop_guard();
     let stream = Cut::new(stream, over.clone());
-    let started = timeout(LOGIN, russh::server::run_stream(Arc::new(config(key)), stream, connection)).await;
+    let started = timeout(LOGIN, russh::server::run_stream(Arc::new(offer::config(key)), stream, connection)).await;
     let running = match started {
         Ok(Ok(running)) => running,
         Ok(Err(error)) => return tracing::debug!(%error, "ssh: no connection"),
@@ -93,39 +93,6 @@ where
     }
 }
 
-fn config(key: &HostKey) -> Config {
-    Config {
-        server_id: SshId::Standard(concat!("SSH-2.0-Postern_", env!("CARGO_PKG_VERSION")).into()),
-        methods: MethodSet::from([MethodKind::None].as_slice()),
-        // Nobody guesses here: who asks is known.
-        auth_rejection_time: std::time::Duration::ZERO,
-        keys: vec![key.private()],
-        window_size: WINDOW,
-        maximum_packet_size: PACKET,
-        preferred: Preferred {
-            kex: (&[
-                kex::MLKEM768X25519_SHA256,
-                kex::CURVE25519,
-                kex::CURVE25519_PRE_RFC_8731,
-                kex::EXTENSION_SUPPORT_AS_SERVER,
-                // Terrapin, CVE-2023-48795.
-                kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
-            ])
-                .into(),
-            key: (&[Algorithm::Ed25519]).into(),
-            host_key_certificates: (&[]).into(),
-            cipher: (&[cipher::AES_128_GCM, cipher::AES_256_GCM, cipher::CHACHA20_POLY1305]).into(),
-            // Named because one must be; the ciphers above need none.
-            mac: (&[mac::HMAC_SHA256_ETM]).into(),
-            compression: (&[compression::NONE]).into(),
-        },
-        max_auth_attempts: TRIES,
-        // The sealed session knows when its other end is gone.
-        inactivity_timeout: None,
-        ..Config::default()
-    }
-}
-
 /// Who is logged in. Everything a client asks for goes through [`Connection::user`], and only `As` answers it.
 enum Login {
     Nobody,
@@ -143,71 +110,12 @@ struct Connection {
     seats: Arc<Seats>,
 }
 
-/// The channels of a connection. The library asks in one task, and channels end in others.
-#[derive(Default)]
-struct Seats(Mutex<HashMap<ChannelId, Seat>>);
-
-/// A channel.
-struct Seat {
-    input: Arc<Input>,
-    over: CancellationToken,
-    stage: Stage,
-}
-
-enum Stage {
-    /// What the program will be is not known yet.
-    Waits(Box<Wishes>),
-    Runs(mpsc::Sender<Order>),
-    /// A forwarded port.
-    Carries,
-}
-
-struct Wishes {
-    channel: ChannelWriteHalf<Msg>,
-    terminal: Option<Wanted>,
-    variables: Vec<(String, String)>,
-}
-
 /// Why a connection ends early.
 #[derive(Debug)]
 enum Fault {
     Ssh(russh::Error),
     /// Its client sends more than its window allows.
     TooMuch,
-}
-
-impl Seats {
-    /// False: there are enough.
-    fn take(&self, id: ChannelId, seat: Seat) -> bool {
-        let mut seats = self.lock();
-        let has_room = seats.len() < CHANNELS;
-        if has_room {
-            seats.insert(id, seat);
-        }
-        has_room
-    }
-
-    /// A seat that was taken, for the task that gives it back.
-    fn place(self: &Arc<Self>, id: ChannelId) -> Place {
-        Place { seats: Arc::clone(self), id }
-    }
-
-    /// Entries are changed in single steps, so a poisoned lock is still good.
-    fn lock(&self) -> MutexGuard<'_, HashMap<ChannelId, Seat>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A seat, given back when the task of its channel is over.
-struct Place {
-    seats: Arc<Seats>,
-    id: ChannelId,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.seats.lock().remove(&self.id);
-    }
 }
 
 impl Connection {
@@ -503,32 +411,6 @@ fn is_harmless(name: &str, value: &str) -> bool {
         && value.bytes().all(|b| b.is_ascii_graphic())
         // Some programs take a path there.
         && !value.contains('/')
-}
-
-/// Between a forwarded port and its target, until both directions have ended.
-async fn carry(mut socket: TcpStream, channel: &ChannelWriteHalf<Msg>, input: &Input) {
-    let _ = postern_net::tcp::tune(&socket);
-    let (mut from, mut to) = socket.split();
-    let out = async {
-        while let Some(bytes) = input.next().await {
-            if to.write_all(&bytes).await.is_err() {
-                break;
-            }
-        }
-        input.close();
-        let _ = to.shutdown().await;
-    };
-    let back = async {
-        let (mut writer, mut buffer) = (std::pin::pin!(channel.make_writer()), vec![0; CHUNK]);
-        while let Ok(n @ 1..) = from.read(&mut buffer).await {
-            if writer.write_all(buffer.get(..n).unwrap_or_default()).await.is_err() {
-                break;
-            }
-        }
-        let _ = channel.eof().await;
-    };
-    tokio::join!(out, back);
-    let _ = channel.close().await;
 }
 
 impl From<russh::Error> for Fault {
