@@ -152,26 +152,29 @@ async fn first_heard<'a>(
         if let Some((place, relay)) = rest.next() {
             let line = ticket(place, epoch).map_err(DialError::Unbelieved)?;
             waiting.push(Box::pin(async move { (place, heard_at(relay, line, patience).await) }));
-        } else if waiting.is_empty() {
+        } else if waiting.is_empty() && again.is_empty() {
             return Err(last.unwrap_or_else(no_relay));
         }
-        let (place, outcome) = tokio::select! {
-            outcome = first_of(&mut waiting) => outcome,
-            outcome = first_of(&mut again) => outcome,
+        let ((place, outcome), is_new) = tokio::select! {
+            outcome = first_of(&mut waiting) => (outcome, true),
+            outcome = first_of(&mut again) => (outcome, false),
             () = sleep(NEXT_RELAY), if rest.len() > 0 => continue,
         };
         match outcome {
             Ok(heard) => return Ok(heard),
             Err(error @ DialError::Refused(..)) if !is_elsewhere(&error) => return Err(error),
             Err(error) => {
-                if let Some(relay) = relays.get(place).filter(|_| is_elsewhere(&error)) {
+                let goes_on = rest.len() > 0 || !waiting.is_empty();
+                if let Some(relay) = relays.get(place).filter(|_| goes_on && is_elsewhere(&error)) {
                     let line = ticket(place, epoch).map_err(DialError::Unbelieved)?;
                     again.push(Box::pin(async move {
                         sleep(DIAL_AGAIN[1]).await;
                         (place, heard_at(relay, line, patience).await)
                     }));
                 }
-                last = Some(error);
+                if is_new {
+                    last = Some(error);
+                }
             }
         }
     }
@@ -302,7 +305,7 @@ mod tests {
         assert_eq!(said, b"ticket:0:0\n");
     }
 
-    /// It was started again: the device, which came a little later, is there.
+    /// It was started again: the device, which came a little later, is there. The other has ended by then.
     #[tokio::test]
     async fn a_relay_that_was_down_is_looked_at_again_while_we_wait_at_the_next() {
         let bind = |port: u16| async move { tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap() };
@@ -313,8 +316,9 @@ mod tests {
         drop(down);
         let ticket: Ticket = Box::new(|place, _| Ok(format!("ticket:{place}\n")));
         let first = async {
-            let _waits = silent.accept().await.unwrap();
+            let waits = silent.accept().await.unwrap();
             let (mut socket, _) = bind(ports[0]).await.accept().await.unwrap();
+            drop(waits);
             socket.write_all(b"\x16").await.unwrap();
             socket
         };
