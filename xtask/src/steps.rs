@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use postern_testkit::say;
 
 /// Steps done, with their times.
@@ -74,9 +74,32 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Has cargo compile the workspace by clippy, which is the compiler with lints; a lint is an error. `cargo clippy` would
+/// check everything, the libraries of others as well, and throw it away: five minutes of a clean machine's two cores.
+///
+/// # Errors
+/// There is no clippy beside the compiler.
+pub(crate) fn linted(command: &mut Command) -> anyhow::Result<&mut Command> {
+    let output = Command::new("rustc").args(["--print", "sysroot"]).current_dir(root()).output()?;
+    let sysroot = String::from_utf8(output.stdout)?;
+    let clippy = Path::new(sysroot.trim()).join("bin/clippy-driver");
+    ensure!(clippy.is_file(), "there is no {}: rustup component add clippy", clippy.display());
+    // As `cargo clippy` does it; its words end with this mark.
+    let words: String = ["-D", "warnings"].map(|word| format!("{word}__CLIPPY_HACKERY__")).concat();
+    Ok(command.env("RUSTC_WORKSPACE_WRAPPER", clippy).env("CLIPPY_ARGS", words))
+}
+
 /// Builds `postern` as the tests use it and returns where it is.
 pub(crate) fn build_postern(args: &[&str]) -> anyhow::Result<PathBuf> {
     run(cargo().arg("build").args(args))?;
+    built_postern()
+}
+
+/// Where the build has left it.
+///
+/// # Errors
+/// Nowhere.
+pub(crate) fn built_postern() -> anyhow::Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let path = target.join("debug/postern");
     path.canonicalize().with_context(|| format!("the build left no {}", path.display()))

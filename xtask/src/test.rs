@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{bail, ensure};
 use postern_testkit::say;
 
-use crate::steps::{Steps, build_postern, cargo, run as run_program};
+use crate::steps::{Steps, built_postern, cargo, linted, run as run_program};
 use crate::{arrows, install, interop};
 
 /// Runs all steps.
@@ -17,18 +17,18 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<ExitCode> {
     steps.step("install what is missing", install::for_tests)?;
     steps.step("format", || run_program(cargo().args(["fmt", "--all", "--check", "--", "-l"])))?;
     steps.step("arrows between crates", || arrows::check_workspace().map(drop))?;
-    steps.step("lints", || {
-        run_program(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
-    })?;
     // One build for all that follows: the same packages, profile and features as nextest's own, so
-    // that nothing is compiled twice.
-    let postern = steps.step("build", || build_postern(&["--quiet", "--workspace", "--all-targets"]))?;
+    // that nothing is compiled twice, not even for the lints.
+    let postern = steps.step("build, with lints", || {
+        run_program(linted(&mut cargo())?.args(["build", "--quiet", "--workspace", "--all-targets"]))?;
+        built_postern()
+    })?;
     steps.step("tests, fuzz corpus among them", || {
-        run_program(cargo().args(["nextest", "run", "--workspace"]).env("POSTERN_BIN", &postern))
+        run_program(linted(&mut cargo())?.args(["nextest", "run", "--workspace"]).env("POSTERN_BIN", &postern))
     })?;
     steps.step("programs of others", || interop::suite(&postern, &[]))?;
     steps.step("examples in the documentation", || {
-        run_program(cargo().args(["test", "--quiet", "--workspace", "--doc"]))
+        run_program(linted(&mut cargo())?.args(["test", "--quiet", "--workspace", "--doc"]))
     })?;
     steps.step("demo", || {
         for more in [&[][..], &["--builtin-ssh"]] {
