@@ -26,13 +26,13 @@ use crate::steps::{Steps, build_postern, root, run as run_command};
 use tools::Tools;
 
 const USAGE: &str = "\
-cargo xtask dist [--target TARGET]... [--device | --full] [--twice] [--json] [--out DIR]
+cargo xtask dist [--target TARGET]... [--device | --server | --full] [--twice] [--json] [--out DIR]
 
 Builds static binaries, packs them, writes SHA256SUMS and a bill of materials for each build (CycloneDX), and runs one
 session with the daemon of each machine: under emulation where this machine is another. Says what it does on standard error,
 and prints what was made and how it was run. --json: the same as one JSON value.
 TARGET: x86_64-unknown-linux-musl and aarch64-unknown-linux-musl unless some are named; also armv7-unknown-linux-musleabihf
-and mipsel-unknown-linux-musl. --device and --full make one of the two builds alone. --twice builds everything again, in another folder from
+and mipsel-unknown-linux-musl. --device, --server and --full make one of the three builds alone. --twice builds everything again, in another folder from
 nothing, and fails where the bytes differ. Default: --out target/dist
 Needs Debian's packages (a compiler, qemu) and two from the Python package index, and keeps them in target/tools.
 POSTERN_BIN: the server and the client of the sessions, instead of the development build.";
@@ -130,6 +130,7 @@ impl Order {
             match flag.as_str() {
                 "--help" => return Ok(None),
                 "--device" => order.only = Some(Build::Device),
+                "--server" => order.only = Some(Build::Server),
                 "--full" => order.only = Some(Build::Full),
                 "--twice" => order.twice = true,
                 "--json" => order.json = true,
@@ -150,9 +151,10 @@ impl Order {
 
     /// Device builds first: they are the sooner done.
     fn builds(&self) -> Vec<(&'static Target, Build)> {
-        let device = self.targets.iter().map(|target| (*target, Build::Device));
-        let full = self.targets.iter().filter(|target| target.full).map(|target| (*target, Build::Full));
-        device.chain(full).filter(|(_, build)| self.only.is_none_or(|only| only == *build)).collect()
+        let all = Build::ALL.into_iter().flat_map(|build| self.targets.iter().map(move |target| (*target, build)));
+        all.filter(|(target, build)| target.full || *build == Build::Device)
+            .filter(|(_, build)| self.only.is_none_or(|only| only == *build))
+            .collect()
     }
 }
 
@@ -200,7 +202,7 @@ impl Run {
             list.figures.push(Figure { what, is, promised, unit: "bytes" });
         }
         let how =
-            steps.step(&format!("{nth}: a session with {name}"), || session::run(target, &built.binary, postern))?;
+            steps.step(&format!("{nth}: a session with {name}"), || session::run(target, build, &built.binary, postern))?;
         list.told.push(Told { what: "run", package: build.package(), target: target.name, how });
         self.binaries.push((target, build, built.binary));
         Ok(())
@@ -256,7 +258,8 @@ fn promise(target: &Target, build: Build, binary: &Path) -> anyhow::Result<Figur
         Build::Device => {
             target.full.then(|| footprint::device_bytes(target.name.split('-').next().unwrap_or_default()))
         }
-        Build::Full => Some(IMAGE_BYTES),
+        Build::Server => Some(IMAGE_BYTES),
+        Build::Full => None,
     };
     footprint::size(&format!("{} {}", build.package(), target.name), binary, promised)
 }
@@ -267,11 +270,7 @@ fn tarball(source: Source<'_>, out: &Path) -> anyhow::Result<Artefact> {
     let mut entries = programs(source, &format!("{stem}/bin"))?;
     entries.push(Entry::file(&format!("{stem}/LICENSE"), copyright()?));
     entries.push(Entry::file(&format!("{stem}/README.md"), read("README.md")?));
-    let units: &[&str] = match source.build {
-        Build::Device => &["sshnpd"],
-        Build::Full => &["sshnpd", "srvd", "postern-server"],
-    };
-    for unit in units {
+    for unit in source.build.services() {
         let text = read(&format!("packaging/systemd/{unit}.service"))?;
         entries.push(Entry::file(&format!("{stem}/systemd/{unit}.service"), text));
     }

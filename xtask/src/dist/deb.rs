@@ -21,10 +21,10 @@ pub(crate) fn make(source: Source<'_>, folder: &Path) -> anyhow::Result<Artefact
     let kib: usize =
         entries.iter().map(|entry| if let What::File(bytes) = &entry.what { bytes.len() } else { 0 }).sum();
     let kib = kib.div_ceil(1024);
-    let other = match source.build {
-        Build::Device => "postern",
-        Build::Full => "postern-device",
-    };
+    // Each has /usr/bin/postern.
+    let others: Vec<&str> =
+        Build::ALL.into_iter().filter(|other| *other != source.build).map(Build::package).collect();
+    let other = others.join(", ");
     let control = format!(
         "Package: {package}\n\
          Version: {version}\n\
@@ -40,10 +40,7 @@ pub(crate) fn make(source: Source<'_>, folder: &Path) -> anyhow::Result<Artefact
          .\n \
          Works with the programs of SSH No Ports. One static binary with many names.\n",
         version = source.version,
-        what = match source.build {
-            Build::Device => "The device daemon: it dials out, and listens on nothing.",
-            Build::Full => "Device daemon, clients, relay, directory and atServers.",
-        }
+        what = source.build.summary(),
     );
     let conffiles: String = entries
         .iter()
@@ -71,11 +68,7 @@ const EXAMPLES: [(&str, &str); 1] = [("builtin-ssh.conf", "packaging/systemd/bui
 fn contents(source: Source<'_>) -> anyhow::Result<Vec<Entry>> {
     let package = source.build.package();
     let mut entries = programs(source, "usr/bin")?;
-    let services: &[&str] = match source.build {
-        Build::Device => &["sshnpd"],
-        Build::Full => &["sshnpd", "srvd", "postern-server"],
-    };
-    for service in services {
+    for service in source.build.services() {
         let unit = read(&format!("packaging/systemd/{service}.service"))?;
         entries.push(Entry::file(&format!("usr/lib/systemd/system/{service}.service"), unit));
         let words = read(&format!("packaging/deb/default/{service}"))?;

@@ -64,7 +64,8 @@ impl Role {
     pub(crate) fn build(self) -> Build {
         match self {
             Self::Joined => Build::Device,
-            Self::Device | Self::Server | Self::Client => Build::Full,
+            Self::Server => Build::Server,
+            Self::Device | Self::Client => Build::Full,
         }
     }
 

@@ -41,15 +41,21 @@ pub(crate) struct Source<'a> {
 pub(crate) enum Build {
     /// What a gateway needs.
     Device,
+    /// Directory, atServers, relay, policy service.
+    Server,
     /// Everything.
     Full,
 }
 
 impl Build {
+    /// From the one that is the soonest built.
+    pub(crate) const ALL: [Self; 3] = [Self::Device, Self::Server, Self::Full];
+
     /// Names of packages.
     pub(crate) fn package(self) -> &'static str {
         match self {
             Self::Device => "postern-device",
+            Self::Server => "postern-server",
             Self::Full => "postern",
         }
     }
@@ -58,7 +64,26 @@ impl Build {
     pub(crate) fn links(self) -> &'static [&'static str] {
         match self {
             Self::Device => &["sshnpd"],
+            Self::Server => &["srvd", "at_activate", "npp", "npp_file", "npp_atserver"],
             Self::Full => &["sshnpd", "sshnp", "npt", "srvd", "srv", "at_activate", "npp", "npp_file", "npp_atserver"],
+        }
+    }
+
+    /// Services that it has units for.
+    pub(crate) fn services(self) -> &'static [&'static str] {
+        match self {
+            Self::Device => &["sshnpd"],
+            Self::Server => &["srvd", "postern-server"],
+            Self::Full => &["sshnpd", "srvd", "postern-server"],
+        }
+    }
+
+    /// What it is, in a sentence.
+    pub(crate) fn summary(self) -> &'static str {
+        match self {
+            Self::Device => "The device daemon: it dials out, and listens on nothing.",
+            Self::Server => "Directory, atServers, relay and policy service.",
+            Self::Full => "Device daemon, clients, relay, directory and atServers.",
         }
     }
 }
@@ -77,7 +102,7 @@ pub(crate) struct Artefact {
 }
 
 const USAGE: &str = "\
-cargo xtask package --binary FILE --target TARGET [--build device|full] [--out DIR]
+cargo xtask package --binary FILE --target TARGET [--build device|server|full] [--out DIR]
 
 Makes what fits the machine of TARGET (Rust's name) of a static binary: deb, ipk, images. Prints kind, target and path of each, one a line.
 The same binary gives the same bytes; every file bears the time of SOURCE_DATE_EPOCH, or else of the last commit.
@@ -97,6 +122,7 @@ pub(crate) fn package(args: &[String]) -> anyhow::Result<ExitCode> {
             ("--binary", path) => binary = Some(PathBuf::from(path)),
             ("--target", name) => target = Some(name.to_owned()),
             ("--build", "device") => build = Build::Device,
+            ("--build", "server") => build = Build::Server,
             ("--build", "full") => build = Build::Full,
             ("--out", path) => out = PathBuf::from(path),
             _ => bail!("no such argument: {flag} {value}\n{USAGE}"),

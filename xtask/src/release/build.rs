@@ -13,10 +13,14 @@ use crate::dist::Build;
 use crate::small;
 use crate::steps::root;
 
+/// What is in the image of the server: it is pulled to small machines as well.
+const SERVER_FEATURES: &str = "server,relay,activate,policy,audit,doctor";
+
 /// Features of the binary, or all.
 pub(super) fn features(build: Build) -> Option<&'static str> {
     match build {
         Build::Device => Some(small::FEATURES),
+        Build::Server => Some(SERVER_FEATURES),
         Build::Full => None,
     }
 }
@@ -50,6 +54,10 @@ pub(super) fn build(tools: &Tools, target: &str, build: Build, dir: &Path, epoch
             command.args(["-Zbuild-std=std,panic_abort", "-Zbuild-std-features=optimize_for_size"]);
             "small"
         }
+        Build::Server => {
+            command.args(["--no-default-features", "--features", SERVER_FEATURES, "-Zbuild-std=std,panic_unwind"]);
+            "release"
+        }
         Build::Full => {
             command.args(["-Zbuild-std=std,panic_unwind"]);
             "release"
@@ -62,7 +70,7 @@ pub(super) fn build(tools: &Tools, target: &str, build: Build, dir: &Path, epoch
     let mut flags = vec!["-Clink-self-contained=no".to_owned()];
     match build {
         Build::Device => flags.extend(small::RUST_FLAGS.map(str::to_owned)),
-        Build::Full => flags.push("-Crelocation-model=static".to_owned()),
+        Build::Server | Build::Full => flags.push("-Crelocation-model=static".to_owned()),
     }
     flags.extend(places.iter().map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display())));
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));

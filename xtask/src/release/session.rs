@@ -1,20 +1,24 @@
-//! One real session with a daemon of another machine: emulated there, everything else of this machine.
+//! One real session with programs of another machine: the daemon emulated there, or server and relay; everything else of this
+//! machine.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use postern_testkit::{Options, World, say};
+use postern_testkit::{Options, World, quote_for_shell, say};
 
 use super::Target;
 use super::tools;
+use crate::dist::Build;
 
 /// An emulated daemon on a machine that has much to do.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs `sshnp ... uname` through it; returns how it was run.
-pub(super) fn run(target: &Target, binary: &Path, postern: &Path) -> anyhow::Result<String> {
+pub(super) fn run(target: &Target, build: Build, binary: &Path, postern: &Path) -> anyhow::Result<String> {
     let mut program = Vec::new();
     if !target.is_native() {
         let (name, words) = target.emulator.split_first().context("the table names an emulator for each machine")?;
@@ -23,8 +27,19 @@ pub(super) fn run(target: &Target, binary: &Path, postern: &Path) -> anyhow::Res
     }
     let how = if target.is_native() { "natively".to_owned() } else { format!("under {}", target.emulator.join(" ")) };
     program.push(binary.display().to_string());
-    say(format_args!("one session with the daemon for {}, {how}", target.name));
-    let options = Options { binary: Some(postern.to_owned()), device_program: program, ..Options::default() };
+    let dir = tempfile::tempdir()?;
+    let (what, options) = match build {
+        Build::Device | Build::Full => {
+            let device = Options { binary: Some(postern.to_owned()), device_program: program, ..Options::default() };
+            ("the daemon", device)
+        }
+        Build::Server => {
+            let both = dir.path().join("postern");
+            two_in_one(&both, &program, postern)?;
+            ("server and relay", Options { binary: Some(both), ..Options::default() })
+        }
+    };
+    say(format_args!("one session with {what} for {}, {how}", target.name));
     let world = World::start(options)?;
     let mut sshnp = world.sshnp();
     sshnp.args(["--min-security", "sealed", "--", "uname", "-a"]);
@@ -37,5 +52,17 @@ pub(super) fn run(target: &Target, binary: &Path, postern: &Path) -> anyhow::Res
         output.stderr,
         world.last_words()
     );
-    Ok(format!("one sealed session by ssh, {how}, {:.1} s", output.took.as_secs_f64()))
+    Ok(format!("{what}: one sealed session by ssh, {how}, {:.1} s", output.took.as_secs_f64()))
+}
+
+/// A program that is server and relay of the one binary, and everything else of the other.
+fn two_in_one(path: &Path, servers: &[String], others: &Path) -> anyhow::Result<()> {
+    let servers: Vec<String> = servers.iter().map(|word| quote_for_shell(word)).collect();
+    let others = quote_for_shell(&others.display().to_string());
+    let text = format!(
+        "#!/bin/sh\ncase $1 in\nserver | srvd) exec {} \"$@\" ;;\n*) exec {others} \"$@\" ;;\nesac\n",
+        servers.join(" ")
+    );
+    fs::write(path, text)?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }
