@@ -56,7 +56,7 @@ pub(super) fn build(tools: &Tools, target: &str, build: Build, dir: &Path, epoch
         }
         Build::Server => {
             command.args(["--no-default-features", "--features", SERVER_FEATURES, "-Zbuild-std=std,panic_unwind"]);
-            "release"
+            "server"
         }
         Build::Full => {
             command.args(["-Zbuild-std=std,panic_unwind"]);
