@@ -201,8 +201,8 @@ impl Run {
             let promised = file_name(image).contains("-server_").then_some(IMAGE_BYTES);
             list.figures.push(Figure { what, is, promised, unit: "bytes" });
         }
-        let how =
-            steps.step(&format!("{nth}: a session with {name}"), || session::run(target, build, &built.binary, postern))?;
+        let how = steps
+            .step(&format!("{nth}: a session with {name}"), || session::run(target, build, &built.binary, postern))?;
         list.told.push(Told { what: "run", package: build.package(), target: target.name, how });
         self.binaries.push((target, build, built.binary));
         Ok(())

@@ -22,8 +22,7 @@ pub(crate) fn make(source: Source<'_>, folder: &Path) -> anyhow::Result<Artefact
         entries.iter().map(|entry| if let What::File(bytes) = &entry.what { bytes.len() } else { 0 }).sum();
     let kib = kib.div_ceil(1024);
     // Each has /usr/bin/postern.
-    let others: Vec<&str> =
-        Build::ALL.into_iter().filter(|other| *other != source.build).map(Build::package).collect();
+    let others: Vec<&str> = Build::ALL.into_iter().filter(|other| *other != source.build).map(Build::package).collect();
     let other = others.join(", ");
     let control = format!(
         "Package: {package}\n\
