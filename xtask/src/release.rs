@@ -47,7 +47,7 @@ struct Target {
     name: &'static str,
     /// What runs its programs elsewhere: the program and its words.
     emulator: &'static [&'static str],
-    /// Servers and clients too, not the daemon alone.
+    /// The server and the full build too, not the daemon alone.
     full: bool,
 }
 

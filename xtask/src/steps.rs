@@ -75,7 +75,7 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
 }
 
 /// Has cargo compile the workspace by clippy, which is the compiler with lints; a lint is an error. `cargo clippy` would
-/// check everything, the libraries of others as well, and throw it away: five minutes of a clean machine's two cores.
+/// check everything before it is built, the libraries of others as well, and nothing of that is used again.
 ///
 /// # Errors
 /// There is no clippy beside the compiler.
