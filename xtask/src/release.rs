@@ -26,14 +26,14 @@ use crate::steps::{Steps, build_postern, root, run as run_command};
 use tools::Tools;
 
 const USAGE: &str = "\
-cargo xtask dist [--target TARGET]... [--device | --server | --full] [--twice] [--json] [--out DIR]
+cargo xtask dist [--target TARGET]... [--device | --device-full | --server | --full] [--twice] [--json] [--out DIR]
 
 Builds static binaries, packs them, writes SHA256SUMS and a bill of materials for each build (CycloneDX), and runs one
 session with the daemon of each machine: under emulation where this machine is another. Says what it does on standard error,
 and prints what was made and how it was run. --json: the same as one JSON value.
 TARGET: x86_64-unknown-linux-musl and aarch64-unknown-linux-musl unless some are named; also armv7-unknown-linux-musleabihf
-and mipsel-unknown-linux-musl. --device, --server and --full make one of the three builds alone. --twice builds everything again, in another folder from
-nothing, and fails where the bytes differ. Default: --out target/dist
+and mipsel-unknown-linux-musl. --device, --device-full, --server and --full make one of the four builds alone. --twice builds everything again, in
+another folder from nothing, and fails where the bytes differ. Default: --out target/dist
 Needs Debian's packages (a compiler, qemu) and two from the Python package index, and keeps them in target/tools.
 POSTERN_BIN: the server and the client of the sessions, instead of the development build.";
 
@@ -47,7 +47,7 @@ struct Target {
     name: &'static str,
     /// What runs its programs elsewhere: the program and its words.
     emulator: &'static [&'static str],
-    /// The server and the full build too, not the daemon alone.
+    /// The server and the full build too, not the daemon's alone.
     full: bool,
 }
 
@@ -129,9 +129,6 @@ impl Order {
             let mut value = || args.next().with_context(|| format!("{flag} wants a value\n{USAGE}"));
             match flag.as_str() {
                 "--help" => return Ok(None),
-                "--device" => order.only = Some(Build::Device),
-                "--server" => order.only = Some(Build::Server),
-                "--full" => order.only = Some(Build::Full),
                 "--twice" => order.twice = true,
                 "--json" => order.json = true,
                 "--out" => order.out = PathBuf::from(value()?),
@@ -140,7 +137,10 @@ impl Order {
                     let target = TARGETS.iter().find(|target| target.name == name);
                     order.targets.push(target.with_context(|| format!("{name} is none of ours\n{USAGE}"))?);
                 }
-                _ => bail!("no such argument: {flag}\n{USAGE}"),
+                _ => {
+                    let build = flag.strip_prefix("--").and_then(Build::named);
+                    order.only = Some(build.with_context(|| format!("no such argument: {flag}\n{USAGE}"))?);
+                }
             }
         }
         if order.targets.is_empty() {
@@ -152,7 +152,7 @@ impl Order {
     /// Device builds first: they are the sooner done.
     fn builds(&self) -> Vec<(&'static Target, Build)> {
         let all = Build::ALL.into_iter().flat_map(|build| self.targets.iter().map(move |target| (*target, build)));
-        all.filter(|(target, build)| target.full || *build == Build::Device)
+        all.filter(|(target, build)| target.full || build.is_for_devices())
             .filter(|(_, build)| self.only.is_none_or(|only| only == *build))
             .collect()
     }
@@ -259,7 +259,7 @@ fn promise(target: &Target, build: Build, binary: &Path) -> anyhow::Result<Figur
             target.full.then(|| footprint::device_bytes(target.name.split('-').next().unwrap_or_default()))
         }
         Build::Server => Some(IMAGE_BYTES),
-        Build::Full => None,
+        Build::DeviceFull | Build::Full => None,
     };
     footprint::size(&format!("{} {}", build.package(), target.name), binary, promised)
 }

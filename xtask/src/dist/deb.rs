@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use super::archive::{Entry, What, ar, gzip, tar_gz, with_folders};
 use super::files::{programs, read, write};
-use super::{Artefact, Build, Source};
+use super::{Artefact, Source};
 
 /// Makes the package in `folder`.
 ///
@@ -21,9 +21,7 @@ pub(crate) fn make(source: Source<'_>, folder: &Path) -> anyhow::Result<Artefact
     let kib: usize =
         entries.iter().map(|entry| if let What::File(bytes) = &entry.what { bytes.len() } else { 0 }).sum();
     let kib = kib.div_ceil(1024);
-    // Each has /usr/bin/postern.
-    let others: Vec<&str> = Build::ALL.into_iter().filter(|other| *other != source.build).map(Build::package).collect();
-    let other = others.join(", ");
+    let other = source.build.others();
     let control = format!(
         "Package: {package}\n\
          Version: {version}\n\

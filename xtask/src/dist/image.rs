@@ -65,7 +65,8 @@ impl Role {
         match self {
             Self::Joined => Build::Device,
             Self::Server => Build::Server,
-            Self::Device | Self::Client => Build::Full,
+            Self::Device => Build::DeviceFull,
+            Self::Client => Build::Full,
         }
     }
 

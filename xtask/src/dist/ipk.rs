@@ -18,8 +18,11 @@ pub(crate) fn make(source: Source<'_>, folder: &Path) -> anyhow::Result<Artefact
     let entries = with_folders(contents(source)?);
     let control = format!(
         "Package: {package}\nVersion: {version}\nArchitecture: {arch}\nMaintainer: The Postern developers\nSection: net\nPriority: optional\n\
-         License: MIT OR Apache-2.0\nDescription: reach machines that have no open port\n The device daemon: it dials out, and listens on nothing.\n",
+         License: MIT OR Apache-2.0\nConflicts: {others}\nReplaces: {others}\n\
+         Description: reach machines that have no open port\n {what}\n",
         version = source.version,
+        others = source.build.others(),
+        what = source.build.summary(),
         arch = machine.opkg,
     );
     let mut control = vec![

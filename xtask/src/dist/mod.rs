@@ -41,6 +41,8 @@ pub(crate) struct Source<'a> {
 pub(crate) enum Build {
     /// What a gateway needs.
     Device,
+    /// All that the device daemon can do, for gateways with room for it.
+    DeviceFull,
     /// Directory, atServers, relay, policy service.
     Server,
     /// Everything.
@@ -49,12 +51,38 @@ pub(crate) enum Build {
 
 impl Build {
     /// From the one that is the soonest built.
-    pub(crate) const ALL: [Self; 3] = [Self::Device, Self::Server, Self::Full];
+    pub(crate) const ALL: [Self; 4] = [Self::Device, Self::DeviceFull, Self::Server, Self::Full];
+
+    /// The one that the command line calls so: `device`, `device-full`, `server`, `full`.
+    pub(crate) fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|build| build.word() == word)
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::DeviceFull => "device-full",
+            Self::Server => "server",
+            Self::Full => "full",
+        }
+    }
+
+    /// The device daemon and nothing that runs elsewhere.
+    pub(crate) fn is_for_devices(self) -> bool {
+        matches!(self, Self::Device | Self::DeviceFull)
+    }
+
+    /// The others. Each has `/usr/bin/postern`: there can be one of them on a machine.
+    pub(crate) fn others(self) -> String {
+        let others: Vec<&str> = Self::ALL.into_iter().filter(|other| *other != self).map(Self::package).collect();
+        others.join(", ")
+    }
 
     /// Names of packages.
     pub(crate) fn package(self) -> &'static str {
         match self {
             Self::Device => "postern-device",
+            Self::DeviceFull => "postern-device-full",
             Self::Server => "postern-server",
             Self::Full => "postern",
         }
@@ -64,6 +92,7 @@ impl Build {
     pub(crate) fn links(self) -> &'static [&'static str] {
         match self {
             Self::Device => &["sshnpd"],
+            Self::DeviceFull => &["sshnpd", "at_activate"],
             Self::Server => &["srvd", "at_activate", "npp", "npp_file", "npp_atserver"],
             Self::Full => &["sshnpd", "sshnp", "npt", "srvd", "srv", "at_activate", "npp", "npp_file", "npp_atserver"],
         }
@@ -72,7 +101,7 @@ impl Build {
     /// Services that it has units for.
     pub(crate) fn services(self) -> &'static [&'static str] {
         match self {
-            Self::Device => &["sshnpd"],
+            Self::Device | Self::DeviceFull => &["sshnpd"],
             Self::Server => &["srvd", "postern-server"],
             Self::Full => &["sshnpd", "srvd", "postern-server"],
         }
@@ -82,6 +111,9 @@ impl Build {
     pub(crate) fn summary(self) -> &'static str {
         match self {
             Self::Device => "The device daemon: it dials out, and listens on nothing.",
+            Self::DeviceFull => {
+                "The device daemon, with an ssh server, sandbox, doctor and activation: it dials out, and listens on nothing."
+            }
             Self::Server => "Directory, atServers, relay and policy service.",
             Self::Full => "Device daemon, clients, relay, directory and atServers.",
         }
@@ -102,7 +134,7 @@ pub(crate) struct Artefact {
 }
 
 const USAGE: &str = "\
-cargo xtask package --binary FILE --target TARGET [--build device|server|full] [--out DIR]
+cargo xtask package --binary FILE --target TARGET [--build device|device-full|server|full] [--out DIR]
 
 Makes what fits the machine of TARGET (Rust's name) of a static binary: deb, ipk, images. Prints kind, target and path of each, one a line.
 The same binary gives the same bytes; every file bears the time of SOURCE_DATE_EPOCH, or else of the last commit.
@@ -121,9 +153,9 @@ pub(crate) fn package(args: &[String]) -> anyhow::Result<ExitCode> {
         match (flag.as_str(), value.as_str()) {
             ("--binary", path) => binary = Some(PathBuf::from(path)),
             ("--target", name) => target = Some(name.to_owned()),
-            ("--build", "device") => build = Build::Device,
-            ("--build", "server") => build = Build::Server,
-            ("--build", "full") => build = Build::Full,
+            ("--build", word) => {
+                build = Build::named(word).with_context(|| format!("no such build: {word}\n{USAGE}"))?
+            }
             ("--out", path) => out = PathBuf::from(path),
             _ => bail!("no such argument: {flag} {value}\n{USAGE}"),
         }
@@ -147,7 +179,7 @@ pub(crate) fn pack(source: Source<'_>, folder: &Path) -> anyhow::Result<Vec<Arte
     if deb::machine(source.target).is_some() {
         made.push(deb::make(source, folder)?);
     }
-    if source.build == Build::Device {
+    if source.build.is_for_devices() {
         made.push(ipk::make(source, folder)?);
         made.push(ipk::plain(source, folder)?);
     }

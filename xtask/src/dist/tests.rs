@@ -64,6 +64,7 @@ fn the_same_input_gives_the_same_bytes() {
         let mut made: Vec<Artefact> =
             super::pack(source(&binary, "aarch64-unknown-linux-musl", Build::Full), &out).unwrap();
         made.extend(super::pack(source(&binary, "aarch64-unknown-linux-musl", Build::Server), &out).unwrap());
+        made.extend(super::pack(source(&binary, "x86_64-unknown-linux-musl", Build::DeviceFull), &out).unwrap());
         made.extend(super::pack(source(&binary, "armv7-unknown-linux-musleabihf", Build::Device), &out).unwrap());
         made.extend(super::pack(source(&binary, "mipsel-unknown-linux-musl", Build::Device), &out).unwrap());
         let name = |artefact: &Artefact| artefact.path.file_name().unwrap().to_str().unwrap().to_owned();
@@ -76,10 +77,13 @@ fn the_same_input_gives_the_same_bytes() {
         names,
         [
             "postern_0.9.1_arm64.deb",
-            "postern-device_0.9.1_arm64.image.tar",
             "postern-client_0.9.1_arm64.image.tar",
             "postern-server_0.9.1_arm64.deb",
             "postern-server_0.9.1_arm64.image.tar",
+            "postern-device-full_0.9.1_amd64.deb",
+            "postern-device-full_0.9.1_x86_64.ipk",
+            "postern-device-full-openwrt_0.9.1_x86_64.tar.gz",
+            "postern-device_0.9.1_amd64.image.tar",
             "postern-device_0.9.1_armhf.deb",
             "postern-device_0.9.1_armv7l.ipk",
             "postern-device-openwrt_0.9.1_armv7l.tar.gz",
@@ -255,7 +259,7 @@ fn an_image_is_what_engines_read() {
     let dir = TempDir::new().unwrap();
     let binary = stand_in(dir.path());
     let made =
-        image::make(source(&binary, "armv7-unknown-linux-musleabihf", Build::Full), image::Role::Device, dir.path());
+        image::make(source(&binary, "armv7-unknown-linux-musleabihf", Build::DeviceFull), image::Role::Device, dir.path());
     let made = made.unwrap();
     let members = dir.path().join("members");
     fs::create_dir(&members).unwrap();

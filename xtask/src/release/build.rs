@@ -16,10 +16,14 @@ use crate::steps::root;
 /// What is in the image of the server: it is pulled to small machines as well.
 const SERVER_FEATURES: &str = "server,relay,activate,policy,audit,doctor";
 
+/// What a gateway can use that has some MB to spare. Also in the image of the device.
+const DEVICE_FULL_FEATURES: &str = "device,join,activate,sshd,sandbox,doctor";
+
 /// Features of the binary, or all.
 pub(super) fn features(build: Build) -> Option<&'static str> {
     match build {
         Build::Device => Some(small::FEATURES),
+        Build::DeviceFull => Some(DEVICE_FULL_FEATURES),
         Build::Server => Some(SERVER_FEATURES),
         Build::Full => None,
     }
@@ -47,22 +51,19 @@ pub(super) fn build(tools: &Tools, target: &str, build: Build, dir: &Path, epoch
     let mut command = tools.zigbuild();
     command.args(["--locked", "-p", "postern", "--target", target, "--target-dir"]).arg(dir);
     command.arg("--message-format=json-render-diagnostics");
+    if let Some(features) = features(build) {
+        command.args(["--no-default-features", "--features", features]);
+    }
     let profile = match build {
-        Build::Device => {
-            command.args(["--no-default-features", "--features", small::FEATURES]);
-            // No names of functions behind a panic: they cost 130 kB.
-            command.args(["-Zbuild-std=std,panic_abort", "-Zbuild-std-features=optimize_for_size"]);
-            "small"
-        }
-        Build::Server => {
-            command.args(["--no-default-features", "--features", SERVER_FEATURES, "-Zbuild-std=std,panic_unwind"]);
-            "server"
-        }
-        Build::Full => {
-            command.args(["-Zbuild-std=std,panic_unwind"]);
-            "release"
-        }
+        Build::Device => "small",
+        Build::DeviceFull | Build::Server => "server",
+        Build::Full => "release",
     };
+    command.args(match build {
+        // No names of functions behind a panic: they cost 130 kB.
+        Build::Device => ["-Zbuild-std=std,panic_abort", "-Zbuild-std-features=optimize_for_size"].as_slice(),
+        Build::DeviceFull | Build::Server | Build::Full => &["-Zbuild-std=std,panic_unwind"],
+    });
     command.args(["--profile", profile]);
     let places = places(tools, dir)?;
     // Debian's compiler has no start files for musl; zig's are taken. Fixed addresses also on machines where it need not be:
@@ -70,7 +71,7 @@ pub(super) fn build(tools: &Tools, target: &str, build: Build, dir: &Path, epoch
     let mut flags = vec!["-Clink-self-contained=no".to_owned()];
     match build {
         Build::Device => flags.extend(small::RUST_FLAGS.map(str::to_owned)),
-        Build::Server | Build::Full => flags.push("-Crelocation-model=static".to_owned()),
+        Build::DeviceFull | Build::Server | Build::Full => flags.push("-Crelocation-model=static".to_owned()),
     }
     flags.extend(places.iter().map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display())));
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use postern_testkit::{Options, World, quote_for_shell, say};
+use postern_testkit::{Options, SshServer, World, quote_for_shell, say};
 
 use super::Target;
 use super::tools;
@@ -17,7 +17,8 @@ use crate::dist::Build;
 /// An emulated daemon on a machine that has much to do.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Runs `sshnp ... uname` through it; returns how it was run.
+/// Runs `sshnp ... uname` through it, and where the daemon has an ssh server of its own once more through that; returns how it
+/// was run.
 pub(super) fn run(target: &Target, build: Build, binary: &Path, postern: &Path) -> anyhow::Result<String> {
     let mut program = Vec::new();
     if !target.is_native() {
@@ -28,18 +29,30 @@ pub(super) fn run(target: &Target, build: Build, binary: &Path, postern: &Path) 
     let how = if target.is_native() { "natively".to_owned() } else { format!("under {}", target.emulator.join(" ")) };
     program.push(binary.display().to_string());
     let dir = tempfile::tempdir()?;
-    let (what, options) = match build {
-        Build::Device | Build::Full => {
-            let device = Options { binary: Some(postern.to_owned()), device_program: program, ..Options::default() };
-            ("the daemon", device)
-        }
+    let device = || Options { binary: Some(postern.to_owned()), device_program: program.clone(), ..Options::default() };
+    let mut sessions = match build {
+        Build::Device | Build::DeviceFull | Build::Full => vec![("the daemon", device())],
         Build::Server => {
             let both = dir.path().join("postern");
             two_in_one(&both, &program, postern)?;
-            ("server and relay", Options { binary: Some(both), ..Options::default() })
+            vec![("server and relay", Options { binary: Some(both), ..Options::default() })]
         }
     };
-    say(format_args!("one session with {what} for {}, {how}", target.name));
+    // It starts itself anew as the user who logs in; a program that is emulated cannot.
+    if matches!(build, Build::DeviceFull | Build::Full) && target.is_native() {
+        sessions.push(("the daemon's own ssh server", Options { ssh_server: SshServer::BuiltIn, ..device() }));
+    }
+    let mut told = Vec::new();
+    for (what, options) in sessions {
+        say(format_args!("one session with {what} for {}, {how}", target.name));
+        let took = one(options)?;
+        told.push(format!("{what}: one sealed session by ssh, {how}, {:.1} s", took.as_secs_f64()));
+    }
+    Ok(told.join("; "))
+}
+
+/// One session; how long it took.
+fn one(options: Options) -> anyhow::Result<Duration> {
     let world = World::start(options)?;
     let mut sshnp = world.sshnp();
     sshnp.args(["--min-security", "sealed", "--", "uname", "-a"]);
@@ -52,7 +65,7 @@ pub(super) fn run(target: &Target, build: Build, binary: &Path, postern: &Path) 
         output.stderr,
         world.last_words()
     );
-    Ok(format!("{what}: one sealed session by ssh, {how}, {:.1} s", output.took.as_secs_f64()))
+    Ok(output.took)
 }
 
 /// A program that is server and relay of the one binary, and everything else of the other.
