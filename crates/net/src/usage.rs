@@ -5,9 +5,10 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
+use portable_atomic::AtomicU64;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What a connection is for.

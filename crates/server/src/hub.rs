@@ -3,9 +3,10 @@
 mod subscription;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use portable_atomic::AtomicI64;
 use postern_proto::{AtSign, Millis, Notification, Operation, stats_line};
 use postern_store::{Batch, Committed, Op, Pending, Store, StoreError};
 

@@ -5,9 +5,10 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use portable_atomic::AtomicU64;
 use postern_net::seats::Seats;
 use postern_net::tasks::Tasks;
 use postern_net::tcp::{self, KeepAlive};

@@ -258,8 +258,11 @@ fn procd_starts_what_uci_says() {
 fn an_image_is_what_engines_read() {
     let dir = TempDir::new().unwrap();
     let binary = stand_in(dir.path());
-    let made =
-        image::make(source(&binary, "armv7-unknown-linux-musleabihf", Build::DeviceFull), image::Role::Device, dir.path());
+    let made = image::make(
+        source(&binary, "armv7-unknown-linux-musleabihf", Build::DeviceFull),
+        image::Role::Device,
+        dir.path(),
+    );
     let made = made.unwrap();
     let members = dir.path().join("members");
     fs::create_dir(&members).unwrap();

@@ -1,7 +1,9 @@
 //! One direction through a buffer in user space.
 
 use std::io::{self, Read as _, Write as _};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+
+use portable_atomic::AtomicU64;
 
 use super::Failure;
 use super::pace::Pace;

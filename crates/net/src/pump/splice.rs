@@ -3,12 +3,13 @@
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::socket::Socket;
 use super::{Failure, copy};
 use crate::limits::{IDLE_PIPES, PIPE_SIZES, TURNS};
+use portable_atomic::AtomicU64;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 /// Carries until the end of `from`.

@@ -1,8 +1,9 @@
 //! Joining streams that are not both plain sockets: through a buffer in user space.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
+use portable_atomic::AtomicU64;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split};
 use tokio_util::sync::CancellationToken;
 

@@ -17,10 +17,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use portable_atomic::AtomicU64;
 use postern_crypto::AesKey;
 use postern_net::pump::Carried;
 use postern_net::seats::Seats;
