@@ -10,7 +10,7 @@ use postern_client::{EnrollmentStatus, Settings, default_key_file, home_dir, par
 use postern_net::tls::Trust;
 use postern_observe::{Verbosity, say};
 use postern_proto::{AtSign, Uuid};
-use regex::Regex;
+use regex_lite::Regex;
 use zeroize::Zeroizing;
 
 use crate::span::parse_span;

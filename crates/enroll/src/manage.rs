@@ -145,7 +145,7 @@ impl Decision {
 
 impl Filter {
     fn lets(&self, enrollment: &EnrollmentInfo) -> bool {
-        let matches = |regex: &Option<regex::Regex>, name: &str| regex.as_ref().is_none_or(|r| r.is_match(name));
+        let matches = |regex: &Option<regex_lite::Regex>, name: &str| regex.as_ref().is_none_or(|r| r.is_match(name));
         matches(&self.app, &enrollment.app) && matches(&self.device, &enrollment.device)
     }
 }

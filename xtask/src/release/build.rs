@@ -55,14 +55,16 @@ pub(super) fn build(tools: &Tools, target: &str, build: Build, dir: &Path, epoch
         command.args(["--no-default-features", "--features", features]);
     }
     let profile = match build {
-        Build::Device => "small",
-        Build::DeviceFull | Build::Server => "server",
+        Build::Device | Build::DeviceFull => "small",
+        Build::Server => "server",
         Build::Full => "release",
     };
     command.args(match build {
         // No names of functions behind a panic: they cost 130 kB.
-        Build::Device => ["-Zbuild-std=std,panic_abort", "-Zbuild-std-features=optimize_for_size"].as_slice(),
-        Build::DeviceFull | Build::Server | Build::Full => &["-Zbuild-std=std,panic_unwind"],
+        Build::Device | Build::DeviceFull => {
+            ["-Zbuild-std=std,panic_abort", "-Zbuild-std-features=optimize_for_size"].as_slice()
+        }
+        Build::Server | Build::Full => &["-Zbuild-std=std,panic_unwind"],
     });
     command.args(["--profile", profile]);
     let places = places(tools, dir)?;
@@ -70,14 +72,14 @@ pub(super) fn build(tools: &Tools, target: &str, build: Build, dir: &Path, epoch
     // on MIPS a program that can be anywhere does not start.
     let mut flags = vec!["-Clink-self-contained=no".to_owned()];
     match build {
-        Build::Device => flags.extend(small::RUST_FLAGS.map(str::to_owned)),
-        Build::DeviceFull | Build::Server | Build::Full => flags.push("-Crelocation-model=static".to_owned()),
+        Build::Device | Build::DeviceFull => flags.extend(small::RUST_FLAGS.map(str::to_owned)),
+        Build::Server | Build::Full => flags.push("-Crelocation-model=static".to_owned()),
     }
     flags.extend(places.iter().map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display())));
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     let mut c_flags: Vec<String> =
         places.iter().map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display())).collect();
-    if build == Build::Device {
+    if build.is_for_devices() {
         c_flags.push(small::c_flags(target));
     }
     command.env(format!("CFLAGS_{}", target.replace('-', "_")), c_flags.join(" "));
