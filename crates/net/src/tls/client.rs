@@ -129,7 +129,8 @@ impl Trust {
             .with_custom_certificate_verifier(Arc::clone(&verifier) as _)
             .with_no_client_auth();
         config.alpn_protocols = vec![ALPN.to_vec()];
-        // A device comes back once a day, and a client several times an hour: without certificates it costs half.
+        // A device comes back once a day, and a client several times an hour: without certificates it costs 1.1 kB instead of
+        // 1.9, with a chain of one small certificate; those of the public web have larger ones.
         config.resumption = Resumption::in_memory_sessions(SERVERS_REMEMBERED);
         Ok(Self { config: Arc::new(config), verifier })
     }

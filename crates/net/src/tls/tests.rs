@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustls::ClientConfig;
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -52,12 +53,45 @@ async fn two_posterns_recognise_each_other() {
     }
 }
 
+/// What a connection costs, out and in: the handshake, five bytes and their echo, the end.
+async fn cost(trust: &Trust, server: &ServerTls) -> (u64, u64) {
+    let (behind, echo) = echo_once(server.clone()).await;
+    let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let counter = tokio::spawn(async move {
+        let (mut here, _) = listener.accept().await?;
+        let mut there = TcpStream::connect(behind).await?;
+        tokio::io::copy_bidirectional(&mut here, &mut there).await
+    });
+    let mut stream = connect(trust, "localhost", port, LIMIT).await.unwrap();
+    stream.write_all(b"hello").await.unwrap();
+    // To its end: the ticket comes before the echo. The server is gone then, and hears no farewell.
+    stream.read_to_end(&mut Vec::new()).await.unwrap();
+    drop(stream);
+    assert!(echo.await.unwrap().unwrap());
+    counter.await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn who_comes_back_is_spared_the_certificates() {
+    let ca = ca();
+    let server = server(&ca);
+    let trust = Trust::only_pem(ca.ca_pem.as_bytes()).unwrap();
+    let (first, second) = (cost(&trust, &server).await, cost(&trust, &server).await);
+    // Another server of the same name: the ticket is worth nothing there, and nothing is lost by it.
+    let other = ServerTls::from_pem(ca.cert_pem.as_bytes(), ca.key_pem.as_bytes()).unwrap();
+    let third = cost(&trust, &other).await;
+    let certificate = CertificateDer::from_pem_slice(ca.cert_pem.as_bytes()).unwrap().len() as u64;
+    assert!(second.1 + certificate <= first.1 && second.1 + certificate <= third.1, "{first:?}, {second:?}, {third:?}");
+    assert!(second.0 + second.1 + certificate <= first.0 + first.1, "{first:?}, {second:?}");
+}
+
 /// By years since 1970.
 #[test]
 fn a_clock_of_1970_does_not_lock_a_device_out_and_certificates_still_count() {
     use rustls::client::WebPkiServerVerifier;
     use rustls::client::danger::ServerCertVerifier as _;
-    use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject as _};
+    use rustls_pki_types::UnixTime;
     let (ours, other) = (ca(), ca());
     let chain = |ca: &PrivateCa| -> Vec<CertificateDer<'static>> {
         CertificateDer::pem_slice_iter(ca.cert_pem.as_bytes()).map(Result::unwrap).collect()
@@ -87,7 +121,7 @@ async fn clients_without_our_alpn_are_served() {
     for offered in [vec![], vec![b"h2".to_vec(), b"http/1.1".to_vec()]] {
         let (address, task) = echo_once(server(&ca)).await;
         let mut roots = rustls::RootCertStore::empty();
-        for certificate in rustls_pki_types::pem::PemObject::pem_slice_iter(ca.ca_pem.as_bytes()) {
+        for certificate in CertificateDer::pem_slice_iter(ca.ca_pem.as_bytes()) {
             roots.add(certificate.unwrap()).unwrap();
         }
         let mut config = ClientConfig::builder_with_provider(provider())
