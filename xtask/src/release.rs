@@ -40,6 +40,9 @@ POSTERN_BIN: the server and the client of the sessions, instead of the developme
 /// The server's image as it lies unpacked on a disk. The binary is nearly all of it.
 pub(crate) const IMAGE_BYTES: u64 = 12_000_000;
 
+/// The device build with all that the daemon can do: for a gateway with a disk or a memory card, and a SIM that the image comes by.
+const DEVICE_FULL_BYTES: u64 = 5_000_000;
+
 /// A kind of machine that we build for.
 #[derive(Debug)]
 struct Target {
@@ -258,8 +261,9 @@ fn promise(target: &Target, build: Build, binary: &Path) -> anyhow::Result<Figur
         Build::Device => {
             target.full.then(|| footprint::device_bytes(target.name.split('-').next().unwrap_or_default()))
         }
+        Build::DeviceFull => Some(DEVICE_FULL_BYTES),
         Build::Server => Some(IMAGE_BYTES),
-        Build::DeviceFull | Build::Full => None,
+        Build::Full => None,
     };
     footprint::size(&format!("{} {}", build.package(), target.name), binary, promised)
 }
