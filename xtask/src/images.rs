@@ -125,8 +125,10 @@ fn on_machine(archives: &Path, machine: &str, roles: &[Role]) -> anyhow::Result<
 fn compose_files(engine: &Engine, roles: &[Role], dir: &Path) -> anyhow::Result<()> {
     for role in roles {
         match role {
-            Role::Device => device(engine, dir)?,
-            Role::Joined => joined(engine, dir)?,
+            Role::Device => {
+                device(engine, dir)?;
+                joined(engine, dir)?;
+            }
             Role::Server => server(engine, dir)?,
             Role::Client => {}
         }
@@ -196,7 +198,7 @@ fn joined(engine: &Engine, dir: &Path) -> anyhow::Result<()> {
     for turn in ["joined", "started again, and knew that it has joined"] {
         let mut daemon = Process::start(engine.service(&file, "sshnpd", "joined")?)?;
         daemon.wait_for_line(PATIENCE, |line| line.contains("monitor started"))?;
-        engine.healthy("device-join", "joined")?;
+        engine.healthy("device", "joined")?;
         ends_on_the_host(engine, &world, World::DEVICE)?;
         engine.stops("joined", daemon)?;
         say(format_args!("device-join.yaml: {turn}"));

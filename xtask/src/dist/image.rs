@@ -16,10 +16,8 @@ use super::{Artefact, Build, Source};
 /// What a container is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// The device daemon, and what activates it.
+    /// The device daemon, with what activates it or joins by an invitation.
     Device,
-    /// The device daemon in its small build: it comes in by an invitation.
-    Joined,
     /// Directory, atServers, relay.
     Server,
     /// The clients.
@@ -44,12 +42,11 @@ const PROGRAMS: &str = "/usr/local/bin";
 const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
 
 impl Role {
-    pub(crate) const ALL: [Self; 4] = [Self::Device, Self::Joined, Self::Server, Self::Client];
+    pub(crate) const ALL: [Self; 3] = [Self::Device, Self::Server, Self::Client];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Device => "device",
-            Self::Joined => "device-join",
             Self::Server => "server",
             Self::Client => "client",
         }
@@ -63,7 +60,6 @@ impl Role {
     /// The build that it is made of.
     pub(crate) fn build(self) -> Build {
         match self {
-            Self::Joined => Build::Device,
             Self::Server => Build::Server,
             Self::Device => Build::DeviceFull,
             Self::Client => Build::Full,
@@ -72,7 +68,7 @@ impl Role {
 
     fn user(self) -> User {
         match self {
-            Self::Device | Self::Joined | Self::Client => ATSIGN,
+            Self::Device | Self::Client => ATSIGN,
             Self::Server => NOBODY,
         }
     }
@@ -81,7 +77,6 @@ impl Role {
     fn links(self) -> &'static [&'static str] {
         match self {
             Self::Device => &["sshnpd", "at_activate"],
-            Self::Joined => &["sshnpd"],
             Self::Server => &["srvd", "at_activate", "npp", "npp_file", "npp_atserver"],
             Self::Client => &["sshnp", "npt", "at_activate"],
         }
@@ -90,7 +85,6 @@ impl Role {
     fn entrypoint(self) -> Value {
         match self {
             Self::Device => json!([format!("{PROGRAMS}/sshnpd")]),
-            Self::Joined => json!([format!("{PROGRAMS}/postern"), "join", "--service", "none", "--run"]),
             Self::Server => json!([format!("{PROGRAMS}/postern"), "server"]),
             Self::Client => json!([format!("{PROGRAMS}/postern")]),
         }
@@ -99,8 +93,6 @@ impl Role {
     fn words(self) -> Value {
         match self {
             Self::Device | Self::Client => json!(["--help"]),
-            // The line of the invitation is in the environment.
-            Self::Joined => json!([]),
             Self::Server => json!(["run", "--dir", NOBODY.home]),
         }
     }
@@ -108,7 +100,7 @@ impl Role {
     /// Asks without a shell.
     fn health(self) -> Option<Value> {
         match self {
-            Self::Device | Self::Joined => Some(json!(["CMD", format!("{PROGRAMS}/sshnpd"), "status"])),
+            Self::Device => Some(json!(["CMD", format!("{PROGRAMS}/sshnpd"), "status"])),
             Self::Server => {
                 Some(json!(["CMD", format!("{PROGRAMS}/postern"), "server", "health", "--dir", NOBODY.home]))
             }
@@ -119,9 +111,7 @@ impl Role {
     /// Folders that the user owns; volumes belong there.
     fn folders(self) -> &'static [&'static str] {
         match self {
-            Self::Device | Self::Joined | Self::Client => {
-                &["atsign", "atsign/.atsign", "atsign/.atsign/keys", "atsign/.ssh"]
-            }
+            Self::Device | Self::Client => &["atsign", "atsign/.atsign", "atsign/.atsign/keys", "atsign/.ssh"],
             Self::Server => &["data", "keys"],
         }
     }
@@ -129,7 +119,7 @@ impl Role {
     fn environment(self) -> Vec<String> {
         let user = self.user();
         let mut all = vec![format!("PATH={PROGRAMS}"), format!("HOME={}", user.home)];
-        if matches!(self, Self::Device | Self::Joined | Self::Client) {
+        if matches!(self, Self::Device | Self::Client) {
             let keys = format!("{}/.atsign/keys", user.home);
             // The identity that others pin must outlive the container, and there is one volume: that of the keys.
             all.push(format!("XDG_CONFIG_HOME={keys}/.config"));
