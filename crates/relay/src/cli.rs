@@ -14,6 +14,7 @@ use postern_net::tls::{ServerTls, TlsError};
 use postern_observe::{Verbosity, say};
 use postern_proto::{AtSign, ServerAddress};
 use postern_rendezvous::limits::{DETECT_WINDOW, KEY_RECHECK};
+use rustix::process::Pid;
 
 use self::file::File;
 use crate::limits::{LEAST_RATE, LONGEST_DETECT_WINDOW, MANAGERS, PORT, SINGLE_PORT};
@@ -94,6 +95,9 @@ struct Flags {
     no_per_session_storage: bool,
     #[arg(long, hide = true)]
     storage_path: Option<PathBuf>,
+    /// End when this process ends, which has started this one; how a server keeps the relay beside it.
+    #[arg(long, hide = true, value_name = "PID")]
+    end_with: Option<i32>,
     /// Behave as an older relay does; for tests.
     #[arg(long, hide = true, default_value = "current")]
     behave_as: Generation,
@@ -151,6 +155,8 @@ pub(crate) struct Config {
     pub(crate) key_recheck: Duration,
     pub(crate) generation: Generation,
     pub(crate) verbosity: Verbosity,
+    /// The parent whose end is ours too.
+    pub(crate) end_with: Option<Pid>,
 }
 
 impl Config {
@@ -271,6 +277,7 @@ fn check(flags: Flags, file: File) -> Result<Config, String> {
         detect_window: window,
         key_recheck: recheck,
         generation: flags.behave_as,
+        end_with: flags.end_with.and_then(Pid::from_raw),
         verbosity: Verbosity::of(flags.verbose || file.runtime.verbose, flags.debug),
     })
 }

@@ -13,12 +13,20 @@ mod srvd;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+
 /// Runs `srvd` with its arguments, the program name first.
 pub fn main(args: Vec<OsString>) -> ExitCode {
     let config = match cli::read(args) {
         Ok(config) => config,
         Err(code) => return code,
     };
+    if let Some(parent) = config.end_with
+        && let Err(why) = end_with(parent)
+    {
+        postern_observe::say(format_args!("srvd: {why}"));
+        return ExitCode::FAILURE;
+    }
     postern_observe::init(config.verbosity);
     postern_net::tasks::install_panic_hook();
     postern_net::tcp::raise_file_limit();
@@ -36,6 +44,13 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Has the kernel ask this process to end when its parent does, even by `kill -9`.
+fn end_with(parent: Pid) -> Result<(), String> {
+    set_parent_process_death_signal(Some(Signal::TERM)).map_err(|error| format!("--end-with: {error}"))?;
+    // It may have ended before that; in a container it has a number that is ours too.
+    if getppid() == Some(parent) { Ok(()) } else { Err(format!("--end-with: process {parent:?} is not the parent")) }
 }
 
 /// `srvd.yaml` with every option in comments.

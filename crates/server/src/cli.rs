@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use postern_net::ready::{self, Watchdog};
@@ -13,6 +15,7 @@ use postern_observe::Verbosity;
 use postern_observe::presence::{Presence, Present};
 use postern_proto::AtSign;
 
+use crate::beside;
 use crate::health;
 use crate::home::{Home, HomeError, Wanted};
 use crate::limits::{DRAIN, Limits};
@@ -99,6 +102,12 @@ enum Command {
         /// Address and port to listen on, in place of the settings'; port 0 lets the system choose
         #[arg(long, value_name = "ADDR:PORT")]
         listen: Option<SocketAddr>,
+        /// Run a relay beside it, as this atSign: its keys are made the first time, in DIR/relay
+        #[arg(long, value_name = "@RELAY")]
+        relay: Option<AtSign>,
+        /// The relay's port [default: 4443]
+        #[arg(long, value_name = "PORT", requires = "relay")]
+        relay_port: Option<u16>,
         /// Directory that knows atSigns of other operators, in place of the settings'; may be repeated
         #[arg(long, value_name = "HOST[:PORT]")]
         directory: Vec<String>,
@@ -192,7 +201,7 @@ fn perform(command: Command) -> Result<(), Failure> {
             }
         }
         Command::List { dir, json } => list(&Home::open(&dir)?, json),
-        Command::Run { dir, host, listen, directory, peer_ca, verbose } => {
+        Command::Run { dir, host, listen, relay, relay_port, directory, peer_ca, verbose } => {
             if let Some(host) = host {
                 begin(&dir, host, listen)?;
             }
@@ -203,7 +212,8 @@ fn perform(command: Command) -> Result<(), Failure> {
             });
             let whole = |file: &PathBuf| std::path::absolute(file);
             let peer_ca = peer_ca.iter().map(whole).collect::<io::Result<_>>()?;
-            run(&Home::open(&dir)?.with_directories(directory, peer_ca), listen)
+            let home = Home::open(&dir)?.with_directories(directory, peer_ca);
+            run(&home, listen, relay.map(|at_sign| beside::Wanted { at_sign, port: relay_port, verbose }))
         }
         Command::Health { dir, listen } => {
             let home = Home::open(&dir)?;
@@ -259,17 +269,18 @@ fn list(home: &Home, json: bool) -> Result<(), Failure> {
     print(&lines.collect::<String>())
 }
 
-fn run(home: &Home, listen: Option<SocketAddr>) -> Result<(), Failure> {
+fn run(home: &Home, listen: Option<SocketAddr>, relay: Option<beside::Wanted>) -> Result<(), Failure> {
     tcp::raise_file_limit();
     tasks::install_panic_hook();
     let settings = home.settings().clone();
     let settings_host = settings.host.clone();
+    let store = home.store()?;
     let config = Config {
         host: settings.host,
         listen: listen.unwrap_or(settings.listen),
         advertised_port: settings.advertised_port,
         tls: home.tls()?,
-        store: home.store()?,
+        store: Arc::clone(&store),
         limits: Limits::default(),
         peers: home.peers()?,
     };
@@ -293,6 +304,14 @@ fn run(home: &Home, listen: Option<SocketAddr>) -> Result<(), Failure> {
         ready::notify_ready();
         ready::notify_status(&format!("listening on {}", server.address()));
         let mut watchdog = Watchdog::of_environment();
+        let port = server.address().port();
+        let beside = async {
+            match &relay {
+                Some(relay) => beside::keep(home, store.as_ref(), relay, port, &stop).await,
+                None => stop.cancelled().await,
+            }
+        };
+        let mut beside = pin!(beside);
         loop {
             // The beat is of the threads that serve, not of this one.
             let well = async {
@@ -301,7 +320,8 @@ fn run(home: &Home, listen: Option<SocketAddr>) -> Result<(), Failure> {
             };
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
+                // Only when it is to stop.
+                () = &mut beside => break,
                 well = well => if well { ready::notify_alive() },
             }
         }
@@ -349,7 +369,7 @@ fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Talk. Nothing can be done when nobody listens.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 

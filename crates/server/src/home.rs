@@ -26,6 +26,7 @@ pub(crate) const CA: &str = "ca.pem";
 const CERTIFICATE: &str = "server.pem";
 const KEY: &str = "server.key";
 const STORE: &str = "store.db";
+const RELAY: &str = "relay";
 
 /// Largest settings file read; a real one has a few hundred bytes.
 const SETTINGS_BYTES: u64 = 64 * 1024;
@@ -207,6 +208,11 @@ impl Home {
     /// What the settings file says.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Where the keys are of the relay that runs beside this server.
+    pub(crate) fn relay_dir(&self) -> PathBuf {
+        self.dir.join(RELAY)
     }
 
     /// The CA certificate that clients are to trust, when this server made its own.

@@ -5,6 +5,7 @@
 
 mod abroad;
 mod accounts;
+mod beside;
 mod cli;
 #[cfg(feature = "doctor")]
 mod doctor;

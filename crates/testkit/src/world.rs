@@ -47,6 +47,8 @@ pub struct Options {
     pub authorize_client: bool,
     /// Further words for the daemon.
     pub device_words: Vec<String>,
+    /// The server runs the relay itself (`run --relay`): there is no [`Piece::Relay`].
+    pub relay_beside_server: bool,
     /// Further words for the relay.
     pub relay_words: Vec<String>,
     /// Further atSigns, activated, that the daemon does not know.
@@ -143,6 +145,7 @@ impl Default for Options {
             permit_open: Vec::new(),
             authorize_client: true,
             device_words: Vec::new(),
+            relay_beside_server: false,
             relay_words: Vec::new(),
             strangers: Vec::new(),
             server_name: None,
@@ -226,7 +229,11 @@ impl World {
                 progress(format_args!("starting the relay, the device's sshd (127.0.0.1:{ssh_port}) and the daemon"));
             }
         }
-        world.start_piece(Piece::Relay)?;
+        if world.options.relay_beside_server {
+            world.piece(Piece::Server)?.wait_for_line(READY, |line| is_ready(Piece::Relay, line))?;
+        } else {
+            world.start_piece(Piece::Relay)?;
+        }
         if world.options.ssh_server != SshServer::BuiltIn {
             world.start_piece(Piece::Sshd)?;
         }
@@ -503,8 +510,9 @@ impl World {
         init.args(["server", "init", "--host", &self.server_host, "--port", &port]).arg("--dir").arg(&dir);
         run(init, COMMAND)?.success().context("server init")?;
         let mut secrets = Vec::new();
-        let names = [Self::CLIENT, Self::DEVICE, Self::RELAY].map(str::to_owned);
-        for name in names.into_iter().chain(self.options.strangers.clone()) {
+        let relay = Some(Self::RELAY).filter(|_| !self.options.relay_beside_server);
+        let names = [Self::CLIENT, Self::DEVICE].into_iter().chain(relay).map(str::to_owned);
+        for name in names.chain(self.options.strangers.clone()) {
             let secret = self.add_at_sign(&name)?;
             secrets.push((name, secret));
         }
@@ -538,6 +546,9 @@ impl World {
                 command.args(["server", "run"]).arg("--dir").arg(self.dir().join("server"));
                 command.args(["--listen", &self.server_address.to_string()]);
                 command.env("XDG_RUNTIME_DIR", self.dir().join("server"));
+                if self.options.relay_beside_server {
+                    command.args(["-v", "--relay", Self::RELAY, "--relay-port", &self.relay_port.to_string()]);
+                }
                 Process::start(command)
             }
             Piece::Relay => Process::start(self.srvd(Self::RELAY)),

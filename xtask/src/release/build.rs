@@ -56,8 +56,7 @@ pub(super) fn build(tools: &Tools, target: &str, build: Build, dir: &Path, epoch
     }
     let profile = match build {
         Build::Device | Build::DeviceFull => "small",
-        Build::Server => "server",
-        Build::Full => "release",
+        Build::Server | Build::Full => "release",
     };
     command.args(match build {
         // No names of functions behind a panic: they cost 130 kB.
