@@ -31,9 +31,10 @@ cargo xtask dist [--target TARGET]... [--device | --device-full | --server | --f
 Builds static binaries, packs them, writes SHA256SUMS and a bill of materials for each build (CycloneDX), and runs one
 session with the daemon of each machine: under emulation where this machine is another. Says what it does on standard error,
 and prints what was made and how it was run. --json: the same as one JSON value.
-TARGET: x86_64-unknown-linux-musl and aarch64-unknown-linux-musl unless some are named; also armv7-unknown-linux-musleabihf
-and mipsel-unknown-linux-musl. --device, --device-full, --server and --full make one of the four builds alone. --twice builds everything again, in
-another folder from nothing, and fails where the bytes differ. Default: --out target/dist
+TARGET: all of them unless some are named: x86_64-unknown-linux-musl, aarch64-unknown-linux-musl, and for devices alone
+armv7-unknown-linux-musleabihf and mipsel-unknown-linux-musl. --device, --device-full, --server and --full make one of the four
+builds alone. --twice builds everything again, in another folder from nothing, and fails where the bytes differ.
+Default: --out target/dist
 Needs Debian's packages (a compiler, qemu) and two from the Python package index, and keeps them in target/tools.
 POSTERN_BIN: the server and the client of the sessions, instead of the development build.";
 
@@ -147,7 +148,7 @@ impl Order {
             }
         }
         if order.targets.is_empty() {
-            order.targets = TARGETS.iter().filter(|target| target.full).collect();
+            order.targets = TARGETS.iter().collect();
         }
         Ok(Some(order))
     }
@@ -261,7 +262,7 @@ fn promise(target: &Target, build: Build, binary: &Path) -> anyhow::Result<Figur
         Build::Device => {
             target.full.then(|| footprint::device_bytes(target.name.split('-').next().unwrap_or_default()))
         }
-        Build::DeviceFull => Some(DEVICE_FULL_BYTES),
+        Build::DeviceFull => target.full.then_some(DEVICE_FULL_BYTES),
         Build::Server => Some(IMAGE_BYTES),
         Build::Full => None,
     };
