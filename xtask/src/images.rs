@@ -243,16 +243,26 @@ fn server(engine: &Engine, dir: &Path) -> anyhow::Result<()> {
     let data = dir.join("data");
     fs::create_dir(&data)?;
     chown(&data, Some(65532), Some(65532))?;
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let env = format!("SERVER_HOST=localhost\nSERVER_PORT={port}\nSERVER_FOLDER={}\n", data.display());
+    let [port, relay] = [free_port()?, free_port()?];
+    let folder = data.display();
+    let env = format!("SERVER_HOST=localhost\nSERVER_PORT={port}\nRELAY_PORT={relay}\nSERVER_FOLDER={folder}\n");
     let file = Composed::read("server", &env, dir)?;
     let mut server = Process::start(engine.service(&file, "server", "server")?)?;
     server.wait_for_line(PATIENCE, |line| line.starts_with("listening on "))?;
+    if engine.emulator.is_none() {
+        // A second process of the image, which this kernel cannot start where it is for another machine.
+        server.wait_for_line(PATIENCE, |line| line.contains("monitor started for @relay"))?;
+        say(format_args!("server.yaml: its relay has keys and is ready"));
+    }
     engine.healthy("server", "server")?;
     let added = engine.inside("server", &["/usr/local/bin/postern", "server", "add", "--dir", "/data", "@alice"])?;
     ensure!(added.text().len() == 128, "the secret is {:?}", added.text());
     say(format_args!("server.yaml: healthy, and @alice was added"));
     engine.stops("server", server)
+}
+
+fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// A compose file as docker-compose understands it.

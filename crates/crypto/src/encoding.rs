@@ -36,3 +36,17 @@ pub fn hex_lower(bytes: &[u8]) -> String {
         text
     })
 }
+
+/// Two digits a byte, small or capital; anything else is refused.
+pub fn decode_hex(text: &str) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(CryptoError);
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok()).ok_or(CryptoError);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(pairs.len()));
+    for [high, low] in pairs {
+        bytes.push(digit(*high)? << 4 | digit(*low)?);
+    }
+    Ok(bytes)
+}

@@ -15,7 +15,7 @@ mod ssh;
 pub use aead::{AeadAlgorithm, AeadKey};
 pub use aes::{AesKey, CtrStream, Iv};
 pub use ed25519::{ED25519_SIGNATURE_BYTES, Ed25519PrivateKey, Ed25519PublicKey};
-pub use encoding::{decode_base32, decode_base64, encode_base32, encode_base64, hex_lower};
+pub use encoding::{decode_base32, decode_base64, decode_hex, encode_base32, encode_base64, hex_lower};
 pub use keyfile::{AtKeys, KeyFileError};
 pub use rsa::{RsaPrivateKey, RsaPublicKey, SignatureHash};
 pub use ssh::{SshAlgorithm, SshKeyPair};

@@ -1,11 +1,14 @@
-//! Server and relay by one command on one machine: `postern server run --relay @relay`.
+//! Server and relay by one command on one machine, `postern server run --relay @relay`, and all the way from there.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use postern_house::in_house;
+use postern_house::{in_house, programs_or_skip};
+use postern_identity::{Activation, Anchor};
 use postern_testkit::limits::{COMMAND, READY, SESSION};
 use postern_testkit::{Options, Piece, Process, World, postern_bin, run};
 
@@ -48,7 +51,7 @@ fn works(world: &World) -> anyhow::Result<()> {
 }
 
 fn kill(pid: u32) -> anyhow::Result<()> {
-    let mut command = std::process::Command::new("kill");
+    let mut command = Command::new("kill");
     command.args(["-9", &pid.to_string()]);
     run(command, COMMAND)?.success().map(drop)
 }
@@ -117,8 +120,72 @@ fn an_at_sign_of_somebody_else_is_not_taken() -> anyhow::Result<()> {
     server.terminate(SESSION)?.success().map(drop)
 }
 
-fn postern(dir: &Path) -> anyhow::Result<std::process::Command> {
-    let mut command = std::process::Command::new(postern_bin()?);
+/// What the README's first screen says, and nothing else: a server, a workstation and a device that have nothing.
+#[test]
+fn from_nothing_to_a_shell() -> anyhow::Result<()> {
+    if !programs_or_skip(&["ssh"])? {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let home = |name: &str| -> anyhow::Result<PathBuf> {
+        let home = dir.path().join(name);
+        fs::create_dir(&home)?;
+        Ok(home)
+    };
+    let (door, laptop, device) = (home("door")?, home("laptop")?, home("device")?);
+    let at = |home: &Path, words: &[&str]| -> anyhow::Result<Command> {
+        let mut command = postern(home)?;
+        command.env_remove("POSTERN_CA_FILE").args(words);
+        Ok(command)
+    };
+    let data = door.join("data").display().to_string();
+    let listen = format!("127.0.0.1:{}", TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
+    let words = ["server", "run", "--host", "127.0.0.1", "--dir", &data, "--listen", &listen, "--relay", "@relay"];
+    let mut server = Process::start(at(&door, &[&words[..], &["--relay-port", "0"]].concat())?)?;
+    server.wait_for_line(READY, |line| line.contains("monitor started for @relay"))?;
+    let line = run(at(&door, &["server", "add", "--line", "--dir", &data, "@me", "@gateways"])?, COMMAND)?.success()?;
+
+    // A slip of the pen, and a server that is another one: nothing is left of either.
+    let slip = run(at(&laptop, &["activate", &line.text()[..100]])?, COMMAND)?.exited(2)?;
+    ensure!(slip.stderr.contains("mistyped"), "{}", slip.stderr);
+    let mut other = Activation::parse(&line.text())?;
+    other.anchor = Anchor::Key([7; 16]);
+    let other = run(at(&laptop, &["activate", &other.print()])?, COMMAND)?.exited(5)?;
+    ensure!(other.stderr.contains("does not show the key"), "{}", other.stderr);
+    ensure!(fs::read_dir(&laptop)?.next().is_none(), "something was left behind");
+
+    let done = run(at(&laptop, &["activate", &line.text()])?, SESSION)?.success()?;
+    ensure!(done.stderr.contains("postern invite NAME"), "{}", done.stderr);
+    let again = run(at(&laptop, &["activate", &line.text()])?, SESSION)?.success()?;
+    ensure!(again.stderr.contains("has its keys already"), "{}", again.stderr);
+    run(at(&laptop, &["config", "check"])?, COMMAND)?.success()?;
+    // Somebody else with the same line comes too late.
+    let late = run(at(&home("late")?, &["activate", &line.text()])?, SESSION)?.exited(1)?;
+    ensure!(late.stderr.contains("@me is activated already"), "{}", late.stderr);
+
+    run(at(&laptop, &["ssh-config", "--install"])?, COMMAND)?.success()?;
+    let mut invite = Process::start(at(&laptop, &["invite", "gw-17", "--wait"])?)?;
+    let invitation = invite.wait_for_stdout(READY, |text| text.ends_with('\n'))?;
+    let config = device.join("sshnpd.yaml").display().to_string();
+    let join = ["join", invitation.trim(), "--service", "none", "--config", &config];
+    run(at(&device, &join)?, SESSION)?.success()?;
+    invite.wait(SESSION)?.success()?;
+    let mut daemon = Process::start(at(&device, &["sshnpd", "-v", "--config", &config, "--ssh-server", "builtin"])?)?;
+    daemon.wait_for_line(READY, |line| line.contains("monitor started"))?;
+
+    let mut ssh = Command::new("ssh");
+    ssh.env("HOME", &laptop).env("XDG_RUNTIME_DIR", &laptop).env_remove("SSH_AUTH_SOCK");
+    ssh.arg("-F").arg(laptop.join(".ssh/postern.conf"));
+    // ssh takes the home of the password file for its sockets.
+    ssh.args(["-o", "ControlPath=none", "-o", "BatchMode=yes", "gw-17.np", "echo in"]);
+    let said = run(ssh, SESSION)?.success().with_context(|| daemon.tail())?;
+    ensure!(said.text() == "in", "{}", said.text());
+    daemon.terminate(SESSION)?.success()?;
+    server.terminate(SESSION)?.success().map(drop)
+}
+
+fn postern(dir: &Path) -> anyhow::Result<Command> {
+    let mut command = Command::new(postern_bin()?);
     command.env("HOME", dir).env("XDG_RUNTIME_DIR", dir).env("POSTERN_CA_FILE", dir.join("server/ca.pem"));
     Ok(command)
 }
@@ -129,7 +196,7 @@ fn server_alone(
     before: impl FnOnce(&Path, &str) -> anyhow::Result<()>,
 ) -> anyhow::Result<(tempfile::TempDir, Process)> {
     let dir = tempfile::tempdir()?;
-    let root = format!("127.0.0.1:{}", std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
+    let root = format!("127.0.0.1:{}", TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
     let home: PathBuf = dir.path().join("server");
     let mut init = postern(dir.path())?;
     init.args(["server", "init", "--host", "127.0.0.1", "--listen", &root, "--dir"]).arg(&home);

@@ -8,17 +8,15 @@
 
 use std::fmt;
 
-use postern_crypto::{
-    AesKey, decode_base32, decode_base64, encode_base32, encode_base64, equal_in_constant_time, hmac_sha256, random,
-    sha256,
-};
+use postern_crypto::{AesKey, decode_base64, encode_base64, equal_in_constant_time, hmac_sha256, random};
 use postern_proto::{AtSign, ServerAddress, Uuid};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::device_name::DeviceName;
 use crate::fingerprint::Fingerprint;
-use crate::limits::{ARRIVAL_BYTES, INVITATION_CHARS};
+use crate::limits::ARRIVAL_BYTES;
+use crate::line::{self, BadLine, Bytes, put_text};
 
 /// What an invitation says.
 ///
@@ -75,25 +73,6 @@ pub struct Arrival {
     proof: String,
 }
 
-/// Why a text is no invitation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadInvitation {
-    /// It does not begin with `postern1:`.
-    NotOne,
-    /// It begins as those of another version do.
-    OtherVersion,
-    /// A character is wrong, missing or too much.
-    Mistyped,
-    /// It is whole, and says something that cannot be.
-    Nonsense,
-}
-
-/// Before the number of the version.
-const NAME: &str = "postern";
-/// What is written before the base32.
-const PREFIX: &str = "postern1:";
-/// Of SHA-256, behind the content: enough that a slip of the pen is told from a wrong secret.
-const CHECK_BYTES: usize = 4;
 /// In the flags: the anchor is a key.
 const ANCHOR_IS_KEY: u8 = 1;
 
@@ -104,35 +83,16 @@ impl Invitation {
     /// Reads a line. White space and `-` in it are passed over, and capitals are as good as small letters.
     ///
     /// # Errors
-    /// See [`BadInvitation`].
-    pub fn parse(text: &str) -> Result<Self, BadInvitation> {
-        if text.len() > INVITATION_CHARS {
-            return Err(BadInvitation::NotOne);
-        }
-        let kept = text.chars().filter(|c| !c.is_whitespace() && *c != '-');
-        let text: Zeroizing<String> = Zeroizing::new(kept.map(|c| c.to_ascii_lowercase()).collect());
-        let Some(digits) = text.strip_prefix(PREFIX) else {
-            let rest = text.strip_prefix(NAME).and_then(|rest| rest.split_once(':'));
-            let is_version = |number: &str| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-            let other = rest.is_some_and(|(number, _)| is_version(number));
-            return Err(if other { BadInvitation::OtherVersion } else { BadInvitation::NotOne });
-        };
-        let bytes = decode_base32(digits).map_err(|_| BadInvitation::Mistyped)?;
-        let (content, check) = bytes.split_last_chunk::<CHECK_BYTES>().ok_or(BadInvitation::Mistyped)?;
-        if sha256(content)[..CHECK_BYTES] != *check {
-            return Err(BadInvitation::Mistyped);
-        }
-        Self::read(&mut Bytes(content)).ok_or(BadInvitation::Nonsense)
+    /// See [`BadLine`].
+    pub fn parse(text: &str) -> Result<Self, BadLine> {
+        let content = line::read(line::INVITATION, text)?;
+        Self::read(&mut Bytes(&content)).ok_or(BadLine::Nonsense)
     }
 
     /// The line.
     #[must_use]
     pub fn print(&self) -> Zeroizing<String> {
-        let mut bytes = self.content();
-        let check = sha256(&bytes);
-        bytes.extend_from_slice(&check[..CHECK_BYTES]);
-        let digits = encode_base32(&bytes);
-        Zeroizing::new([PREFIX, &digits].concat())
+        line::print(line::INVITATION, &self.content())
     }
 
     /// The symmetric key of the enrolment: who asks with it knows the secret and speaks of this very invitation, and
@@ -189,10 +149,7 @@ impl Invitation {
         for text in
             [directory.as_str(), self.at_sign.body(), self.device.as_str(), self.manager.body(), self.passcode.as_str()]
         {
-            // Hosts, names and passcodes are shorter than 256 by their own rules; a cut one would not be read again.
-            let bytes = &text.as_bytes()[..text.len().min(255)];
-            out.push(u8::try_from(bytes.len()).unwrap_or(u8::MAX));
-            out.extend_from_slice(bytes);
+            put_text(&mut out, text);
         }
         out
     }
@@ -272,37 +229,6 @@ impl fmt::Display for Arrival {
     }
 }
 
-impl fmt::Display for BadInvitation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotOne => "this is no invitation: one begins with postern1:",
-            Self::OtherVersion => "this invitation was made by another version of postern; use the same on both sides",
-            Self::Mistyped => "the invitation is mistyped or cut short: copy the whole line once more",
-            Self::Nonsense => "the invitation is whole, but says what this version does not understand",
-        })
-    }
-}
-
-impl std::error::Error for BadInvitation {}
-
-/// What is left to be read.
-struct Bytes<'a>(&'a [u8]);
-
-impl<'a> Bytes<'a> {
-    fn take<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
-        let (first, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(first)
-    }
-
-    fn text(&mut self) -> Option<&'a str> {
-        let [length] = *self.take::<1>()?;
-        let (text, rest) = self.0.split_at_checked(length.into())?;
-        self.0 = rest;
-        std::str::from_utf8(text).ok()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -323,7 +249,7 @@ mod tests {
         }
     }
 
-    fn read(line: &str) -> Result<Zeroizing<String>, BadInvitation> {
+    fn read(line: &str) -> Result<Zeroizing<String>, BadLine> {
         Invitation::parse(line).map(|read| read.print())
     }
 
@@ -355,20 +281,20 @@ mod tests {
     #[test]
     fn every_slip_of_the_pen_is_seen() {
         let line = invitation().print();
-        for at in PREFIX.len()..line.len() {
+        for at in "postern1:".len()..line.len() {
             for other in ['a', 'z', '7', '1'] {
                 let mut slipped = line.to_string();
                 slipped.replace_range(at..=at, &other.to_string());
                 if slipped != *line {
-                    assert_eq!(read(&slipped), Err(BadInvitation::Mistyped), "{slipped}");
+                    assert_eq!(read(&slipped), Err(BadLine::Mistyped), "{slipped}");
                 }
             }
-            assert_eq!(read(&line[..at]), Err(BadInvitation::Mistyped));
+            assert_eq!(read(&line[..at]), Err(BadLine::Mistyped));
         }
-        assert_eq!(read(&format!("{}a", *line)), Err(BadInvitation::Mistyped));
-        assert_eq!(read("postern2:aaaa"), Err(BadInvitation::OtherVersion));
-        assert_eq!(read("https://example.org"), Err(BadInvitation::NotOne));
-        assert_eq!(read(""), Err(BadInvitation::NotOne));
+        assert_eq!(read(&format!("{}a", *line)), Err(BadLine::Mistyped));
+        assert_eq!(read("postern2:aaaa"), Err(BadLine::OtherVersion));
+        assert_eq!(read("https://example.org"), Err(BadLine::NotOne));
+        assert_eq!(read(""), Err(BadLine::NotOne));
     }
 
     #[test]
@@ -425,11 +351,9 @@ mod tests {
         #[test]
         fn nothing_makes_it_fall_over(text in "\\PC{0,300}", bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Invitation::parse(&text);
-            let _ = Invitation::parse(&format!("{PREFIX}{}", *encode_base32(&bytes)));
+            let _ = Invitation::parse(&format!("postern1:{}", *postern_crypto::encode_base32(&bytes)));
             // Whole lines with any content: nonsense, or one that prints as it was read.
-            let check = sha256(&bytes);
-            let whole = encode_base32(&[&bytes, &check[..CHECK_BYTES]].concat());
-            let _ = Invitation::parse(&format!("{PREFIX}{}", *whole)).map(|read| read.print());
+            let _ = Invitation::parse(&line::print(line::INVITATION, &bytes)).map(|read| read.print());
         }
     }
 }

@@ -5,6 +5,7 @@
 //! [`Pins`] remember which keys were seen or given.
 //! Pure: bytes, text and `now` in, decisions out. Source: docs/protocol/sealed.md.
 
+mod activation;
 mod advertised;
 mod device_name;
 mod enrollment;
@@ -12,16 +13,19 @@ mod envelope;
 mod fingerprint;
 mod invitation;
 pub mod limits;
+mod line;
 mod pins;
 mod statement;
 mod voucher;
 
+pub use activation::{Activation, CramSecret};
 pub use advertised::AdvertisedKeys;
 pub use device_name::{BadDeviceName, DeviceName};
 pub use enrollment::{EnrollmentClaim, EnrollmentFault};
 pub use envelope::{Envelope, EnvelopeError};
 pub use fingerprint::{BadFingerprint, Fingerprint};
-pub use invitation::{Anchor, Arrival, BadInvitation, Invitation, InvitationSecret, Passcode};
+pub use invitation::{Anchor, Arrival, Invitation, InvitationSecret, Passcode};
+pub use line::BadLine;
 pub use pins::{BadPinName, Origin, Pin, PinAlgorithm, PinName, Pins, Verdict};
 pub use statement::{Label, Statement, StatementError};
 pub use voucher::{Expected, Kind, Voucher, VoucherClaim, VoucherError};

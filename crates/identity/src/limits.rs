@@ -21,8 +21,11 @@ pub const VOUCHER_LIFE_MS: u64 = 400 * 86_400_000;
 /// Longest line of `known_atsigns` that is understood: a name of 100 characters, a fingerprint of 50, a date of 20, a remark.
 pub const PIN_LINE_BYTES: usize = 1024;
 
-/// Longest invitation in characters. Usual ones have some 250; names of hosts and atSigns may be longer.
-pub const INVITATION_CHARS: usize = 2048;
+/// Longest invitation or activation in characters. Usual ones have some 250 to 350; names of hosts and atSigns may be longer.
+pub const LINE_CHARS: usize = 2048;
+
+/// AtSigns of one activation: a person's own, that of their devices, a policy's, and some.
+pub const AT_SIGNS: usize = 8;
 
 /// Longest text with which a device that has joined introduces itself, in bytes. Usual ones have some 250.
 pub const ARRIVAL_BYTES: usize = 1024;

@@ -1,45 +1,46 @@
-//! By what the directory is known: chosen by the inviter, looked for by the device.
+//! By what the directory is known: chosen by who makes a line, looked for by who has got it.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
 
 use postern_identity::{Anchor, Fingerprint};
 use postern_net::tls::{Trust, shown_by};
+use postern_proto::ServerAddress;
 
 use crate::fail::{Fail, Kind};
-use crate::limits::CONNECT;
+use crate::files;
+use crate::limits::{CONNECT, OWN_FILE_BYTES};
+use crate::patience::patiently;
 
-/// What the device trusts from now on.
-#[cfg(feature = "join")]
+/// What this machine trusts from now on.
 pub(crate) struct Believed {
     pub(crate) trust: Trust,
     /// The certificate to be kept; `None`: the system has what is needed.
     pub(crate) pem: Option<String>,
 }
 
-/// Finds the key of the invitation among those that the directory shows.
-#[cfg(feature = "join")]
-pub(crate) async fn believe(
-    invitation: &postern_identity::Invitation,
-    patience: std::time::Duration,
-) -> Result<Believed, Fail> {
-    let directory = &invitation.directory;
-    let Anchor::Key(wanted) = invitation.anchor else {
+/// Finds the key that a line names among those that the directory shows.
+pub(crate) async fn believe(directory: &ServerAddress, anchor: Anchor, patience: Duration) -> Result<Believed, Fail> {
+    let Anchor::Key(wanted) = anchor else {
         let trust = Trust::load().map_err(|error| Fail::world(format!("failed to {error}")))?;
         return Ok(Believed { trust, pem: None });
     };
-    let shown = crate::patience::patiently(patience, async || shown_by(&directory.host, directory.port, CONNECT).await)
+    let shown = patiently(patience, async || shown_by(&directory.host, directory.port, CONNECT).await)
         .await
         .map_err(|error| Fail::world(format!("the directory: {error}")))?;
     let impostor = |why: &str| {
         Fail::new(
             Kind::Impostor,
             format!(
-                "{directory} {why}. Somebody stands in between, or the server has a new certificate since the invitation was made: then ask for another one"
+                "{directory} {why}. Somebody stands in between, or the server has a new certificate since the line was made: then ask for another one"
             ),
         )
     };
     let keys = shown.public_keys().map_err(|_| impostor("shows something that is no certificate"))?;
     let at = keys.iter().position(|key| Fingerprint::of_spki(key).half() == wanted);
     let certificate = at.and_then(|at| shown.der().nth(at));
-    let certificate = certificate.ok_or_else(|| impostor("does not show the key that the invitation names"))?;
+    let certificate = certificate.ok_or_else(|| impostor("does not show the key that the line names"))?;
     let pem = pem(certificate);
     let trust = Trust::only_pem(pem.as_bytes()).map_err(|_| impostor("shows a certificate that cannot be used"))?;
     if !trust.is_certificate_of(&shown, &directory.host) {
@@ -50,9 +51,31 @@ pub(crate) async fn believe(
     Ok(Believed { trust, pem: Some(pem) })
 }
 
+/// Whether a certificate was added to a file of authorities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Addition {
+    /// It was there.
+    None,
+    /// It stands behind others.
+    Appended,
+    /// The file is new.
+    Made,
+}
+
+/// Adds a certificate to the authorities that this user's programs believe.
+pub(crate) fn add(pem: &str, file: &Path) -> io::Result<Addition> {
+    let existing = files::read(file, OWN_FILE_BYTES)?;
+    let text = existing.as_ref().map_or("", |text| text.as_str());
+    if text.contains(pem.trim_end()) {
+        return Ok(Addition::None);
+    }
+    files::replace(file, &format!("{text}{pem}"), 0o644)?;
+    Ok(if existing.is_some() { Addition::Appended } else { Addition::Made })
+}
+
 /// What a device without any certificate must know to believe what we believe.
 #[cfg(feature = "invite")]
-pub(crate) async fn choose(directory: &postern_proto::ServerAddress, trust: &Trust) -> Result<Anchor, Fail> {
+pub(crate) async fn choose(directory: &ServerAddress, trust: &Trust) -> Result<Anchor, Fail> {
     let host = &directory.host;
     let shown = shown_by(host, directory.port, CONNECT)
         .await

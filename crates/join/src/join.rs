@@ -17,11 +17,11 @@ use postern_proto::Uuid;
 use zeroize::Zeroizing;
 
 use crate::admission::{self, Admitted};
-use crate::anchor::{self, Believed};
+use crate::anchor::{self, Addition, Believed};
 use crate::fail::{Fail, Kind};
 use crate::files;
 use crate::join_cli::{JoinFlags, Service};
-use crate::limits::{ARRIVAL_LIFE, ARRIVAL_TRIES, BATCH_FILE_BYTES, BATCH_TRIES, FAREWELL, HEARTBEAT, OWN_FILE_BYTES};
+use crate::limits::{ARRIVAL_LIFE, ARRIVAL_TRIES, BATCH_FILE_BYTES, BATCH_TRIES, FAREWELL, HEARTBEAT};
 use crate::place::{Made, Place};
 use crate::receipt::Receipt;
 use crate::service::Manager;
@@ -183,7 +183,7 @@ async fn join(flags: &JoinFlags, place: &Place, invitation: &Invitation) -> Resu
     say(format_args!("joining as {}{} at {}", invitation.device, invitation.at_sign, invitation.directory));
     let waiting = Waiting::on_terminal();
     waiting.on(format!("the directory {}", invitation.directory));
-    let believed = anchor::believe(invitation, flags.patience).await?;
+    let believed = anchor::believe(&invitation.directory, invitation.anchor, flags.patience).await?;
     let settings = Settings {
         root: invitation.directory.clone(),
         trust: believed.trust.clone(),
@@ -266,14 +266,13 @@ async fn settle(
             .map_err(|trouble| Fail::world(format!("this device is let in, but: {trouble}")))?;
         made.file(&key_file);
     }
-    let ca = believed.pem.filter(|pem| !holds(&place.ca(), pem));
+    let mut ca = believed.pem;
     if let Some(pem) = &ca {
-        let existing = files::read(&place.ca(), OWN_FILE_BYTES).map_err(|error| again(&place.ca(), &error))?;
-        if existing.is_none() {
-            made.file(&place.ca());
+        match anchor::add(pem, &place.ca()).map_err(|error| again(&place.ca(), &error))? {
+            Addition::None => ca = None,
+            Addition::Appended => {}
+            Addition::Made => made.file(&place.ca()),
         }
-        let text = format!("{}{pem}", existing.as_ref().map_or("", |text| text.as_str()));
-        files::replace(&place.ca(), &text, 0o644).map_err(|error| again(&place.ca(), &error))?;
     }
     let known = KnownKeys::new(place.places(), false);
     let manager = PinName::AtSign(invitation.manager.clone());
@@ -312,10 +311,6 @@ async fn settle(
         place.config.display()
     ));
     Ok(receipt)
-}
-
-fn holds(file: &Path, pem: &str) -> bool {
-    files::read(file, OWN_FILE_BYTES).is_ok_and(|text| text.is_some_and(|text| text.contains(pem.trim_end())))
 }
 
 /// Tells the inviter our identity key, so that they need not believe the first one they see.

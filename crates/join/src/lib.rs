@@ -4,6 +4,10 @@
 //! enrolment of the atProtocol (passcode, request, approval), so that every atServer will do; that the request is the one
 //! that was invited is shown by its symmetric key, which follows from the line's secret. Source: docs/protocol/invitation.md.
 
+#[cfg(feature = "invite")]
+mod activate;
+#[cfg(feature = "invite")]
+mod activate_cli;
 #[cfg(feature = "join")]
 mod admission;
 mod anchor;
@@ -24,7 +28,6 @@ mod join_cli;
 #[cfg(feature = "join")]
 mod leave;
 mod limits;
-#[cfg(feature = "join")]
 mod patience;
 #[cfg(feature = "join")]
 mod place;
@@ -37,6 +40,8 @@ mod tend;
 #[cfg(feature = "invite")]
 mod tools;
 
+#[cfg(feature = "invite")]
+pub use activate_cli::{command as activate_command, main as activate_main};
 #[cfg(feature = "invite")]
 pub use invite_cli::{command as invite_command, main as invite_main};
 #[cfg(feature = "join")]

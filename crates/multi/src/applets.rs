@@ -86,6 +86,13 @@ const APPLETS: &[Applet] = &[
         main: postern_join::invite_main,
         command: postern_join::invite_command,
     },
+    #[cfg(all(feature = "invite", feature = "activate"))]
+    Applet {
+        name: "activate",
+        what: "become the owner of atSigns that a server's operator hands over",
+        main: |args| postern_join::activate_main(args, postern_enroll::main),
+        command: postern_join::activate_command,
+    },
     #[cfg(feature = "join")]
     Applet {
         name: "join",

@@ -5,6 +5,7 @@
 
 use std::fs::DirBuilder;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -41,14 +42,22 @@ struct Beside<'a> {
     wanted: &'a Wanted,
     /// `host:port` of the directory, as everybody knows it.
     root: String,
+    /// Where the server listens.
+    bind: IpAddr,
     keys: PathBuf,
 }
 
 /// Keeps it running until `stop`, and ends when it has ended. Says what goes wrong; the server goes on without it.
-pub(crate) async fn keep(home: &Home, store: &dyn Store, wanted: &Wanted, port: u16, stop: &CancellationToken) {
-    let port = home.settings().advertised_port.unwrap_or(port);
+pub(crate) async fn keep(
+    home: &Home,
+    store: &dyn Store,
+    wanted: &Wanted,
+    address: SocketAddr,
+    stop: &CancellationToken,
+) {
+    let port = home.settings().advertised_port.unwrap_or(address.port());
     let keys = home.relay_dir().join(format!("{}_key.atKeys", wanted.at_sign));
-    let beside = Beside { home, wanted, root: format!("{}:{port}", home.settings().host), keys };
+    let beside = Beside { home, wanted, root: format!("{}:{port}", home.settings().host), bind: address.ip(), keys };
     let mut pause = AGAIN;
     loop {
         let begun = Instant::now();
@@ -79,6 +88,7 @@ impl Beside<'_> {
         let Wanted { at_sign, port, verbose } = self.wanted;
         let mut srvd = self.program("srvd")?;
         srvd.args(["-a", at_sign.as_str(), "-i", &self.home.settings().host, "--root-domain", &self.root]);
+        srvd.args(["--bind", &self.bind.to_string()]);
         srvd.args(["--end-with", &std::process::id().to_string()]).arg("-k").arg(&self.keys);
         if let Some(port) = port {
             srvd.args(["--bind-port", &port.to_string()]);

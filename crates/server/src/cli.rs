@@ -9,15 +9,18 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+use postern_identity::limits::AT_SIGNS;
+use postern_identity::{Activation, CramSecret};
 use postern_net::ready::{self, Watchdog};
 use postern_net::{signals, tasks, tcp};
 use postern_observe::Verbosity;
 use postern_observe::presence::{Presence, Present};
-use postern_proto::AtSign;
+use postern_proto::{AtSign, ServerAddress};
+use zeroize::Zeroizing;
 
 use crate::beside;
 use crate::health;
-use crate::home::{Home, HomeError, Wanted};
+use crate::home::{Home, HomeError, Settings, Wanted};
 use crate::limits::{DRAIN, Limits};
 use crate::serve::{Config, Server};
 
@@ -60,10 +63,17 @@ enum Command {
         #[arg(long, value_name = "FILE", requires = "tls_cert")]
         tls_key: Option<PathBuf>,
     },
-    /// Host one more atSign; prints the secret that activates it, once
+    /// Host further atSigns; prints what activates them, once
+    ///
+    /// Without --line: the secret of one, or NAME and SECRET of several, a line each, for at_activate.
     Add {
-        /// The name, such as @alice
-        at_sign: AtSign,
+        /// The names, such as @alice; with --line a person's own, and then that of their devices
+        #[arg(required = true, value_name = "NAME")]
+        at_signs: Vec<AtSign>,
+        /// Print one line for all of them, which their owner gives to `postern activate`: where this server is, by what to
+        /// know it, the secrets
+        #[arg(long, conflicts_with = "port")]
+        line: bool,
         /// The server's directory
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
@@ -182,14 +192,7 @@ fn perform(command: Command) -> Result<(), Failure> {
             welcome(&home, &dir);
             Ok(())
         }
-        Command::Add { at_sign, dir, port } => {
-            let home = Home::open(&dir)?;
-            let store = home.store()?;
-            let secret = block_on(home.add(store.as_ref(), &at_sign, port))??;
-            print(&format!("{}\n", secret.as_str()))?;
-            say(&format!("{at_sign} added. This is its activation secret; it is not shown again."));
-            Ok(())
-        }
+        Command::Add { at_signs, line, dir, port } => add(&Home::open(&dir)?, &at_signs, line, port),
         Command::Remove { at_sign, dir, delete_all_data: _ } => {
             let home = Home::open(&dir)?;
             let store = home.store()?;
@@ -250,7 +253,56 @@ fn welcome(home: &Home, dir: &std::path::Path) {
              \x20 the system's store              cp ca.pem /usr/local/share/ca-certificates/postern.crt && update-ca-certificates"
         ));
     }
-    say(&format!("\nNext:\n  postern server add --dir {dir} @alice\n  postern server run --dir {dir}"));
+    say(&format!(
+        "\nNext:\n  postern server run --dir {dir} --relay @relay\n  postern server add --dir {dir} --line @me @gateways"
+    ));
+}
+
+fn add(home: &Home, at_signs: &[AtSign], line: bool, port: Option<u16>) -> Result<(), Failure> {
+    if port.is_some() && at_signs.len() > 1 {
+        return Err(Failure("--port is for one atSign".into()));
+    }
+    if line && at_signs.len() > AT_SIGNS {
+        return Err(Failure(format!("a line has room for {AT_SIGNS} atSigns")));
+    }
+    let Settings { host, listen, advertised_port, .. } = home.settings();
+    let directory = ServerAddress { host: host.clone(), port: advertised_port.unwrap_or(listen.port()) };
+    if line && directory.port == 0 {
+        return Err(Failure("this server's port is the system's choice: set advertised-port in server.toml".into()));
+    }
+    let anchor = home.anchor()?;
+    let store = home.store()?;
+    let mut added = Vec::new();
+    for at_sign in at_signs {
+        match block_on(home.add(store.as_ref(), at_sign, port))? {
+            Ok(secret) => added.push((at_sign.clone(), secret)),
+            Err(error) => {
+                // Those that were made are shown: nobody will hear of their secrets again.
+                hand_out(&added)?;
+                return Err(error.into());
+            }
+        }
+    }
+    if !line {
+        return hand_out(&added);
+    }
+    let secret = |(at_sign, secret): (AtSign, Zeroizing<String>)| Some((at_sign, CramSecret::parse(&secret)?));
+    let at_signs: Option<Vec<_>> = added.into_iter().map(secret).collect();
+    let at_signs = at_signs.ok_or_else(|| Failure("a secret is none of ours".into()))?;
+    let activation = Activation { directory, anchor, relay: home.relay(), at_signs };
+    print(&format!("{}\n", activation.print().as_str()))?;
+    say("Added. Whoever has this line is their owner, once: postern activate LINE. It is not shown again.");
+    Ok(())
+}
+
+/// Secrets as `at_activate` takes them.
+fn hand_out(added: &[(AtSign, Zeroizing<String>)]) -> Result<(), Failure> {
+    for (at_sign, secret) in added {
+        let name = if added.len() == 1 { String::new() } else { format!("{at_sign}\t") };
+        print(&format!("{name}{}\n", secret.as_str()))?;
+        say(&format!("{at_sign} added. This is its activation secret; it is not shown again."));
+    }
+    Ok(())
 }
 
 fn list(home: &Home, json: bool) -> Result<(), Failure> {
@@ -304,10 +356,10 @@ fn run(home: &Home, listen: Option<SocketAddr>, relay: Option<beside::Wanted>) -
         ready::notify_ready();
         ready::notify_status(&format!("listening on {}", server.address()));
         let mut watchdog = Watchdog::of_environment();
-        let port = server.address().port();
+        let address = server.address();
         let beside = async {
             match &relay {
-                Some(relay) => beside::keep(home, store.as_ref(), relay, port, &stop).await,
+                Some(relay) => beside::keep(home, store.as_ref(), relay, address, &stop).await,
                 None => stop.cancelled().await,
             }
         };

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use postern_crypto::hex_lower;
-use postern_net::tls::{PrivateCa, ServerTls, TlsError, Trust};
+use postern_identity::{Anchor, Fingerprint};
+use postern_net::tls::{PeerCertificates, PrivateCa, ServerTls, TlsError, Trust};
 use postern_proto::{AtKey, AtSign, Metadata, Record, Request, ServerAddress};
 use postern_store::{Account, Batch, LogAs, Op, Store, StoreError};
 use postern_store_sqlite::SqliteStore;
@@ -208,6 +209,24 @@ impl Home {
     /// What the settings file says.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The relay that runs beside this server, if one has its keys here.
+    pub(crate) fn relay(&self) -> Option<AtSign> {
+        let names = fs::read_dir(self.relay_dir()).ok()?.flatten();
+        names.filter_map(|entry| AtSign::parse(entry.file_name().to_str()?.strip_suffix("_key.atKeys")?).ok()).next()
+    }
+
+    /// By what who has no certificate of ours yet is to know this server: the key of its own authority, or, where its
+    /// certificate is of the public web, by that alone.
+    ///
+    /// # Errors
+    /// The authority's certificate cannot be read.
+    pub(crate) fn anchor(&self) -> Result<Anchor, HomeError> {
+        let Some(ca) = self.ca() else { return Ok(Anchor::System) };
+        let keys = PeerCertificates::of_file(&ca).and_then(|shown| shown.public_keys()).map_err(HomeError::Tls)?;
+        let key = keys.last().ok_or(HomeError::Tls(TlsError::NoCertificate))?;
+        Ok(Anchor::Key(Fingerprint::of_spki(key).half()))
     }
 
     /// Where the keys are of the relay that runs beside this server.

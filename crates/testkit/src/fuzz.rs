@@ -7,7 +7,7 @@ mod relay;
 mod sealed;
 
 use postern_crypto::{AesKey, AtKeys, Iv};
-use postern_identity::{Arrival, BadInvitation, Fingerprint, Invitation, Pins, Verdict};
+use postern_identity::{Activation, Arrival, BadLine, Fingerprint, Invitation, Pins, Verdict};
 use postern_proto::{AtKey, AtSign, DirectoryAnswer, DirectoryQuery, LineReader, Request, ServerLine};
 use postern_rules::manage::Operation;
 use postern_rules::rpc;
@@ -148,7 +148,7 @@ pub fn pins(bytes: &[u8]) {
     }
 }
 
-/// An invitation, and what a device that took it says of itself.
+/// An invitation, what a device that took it says of itself, and an activation.
 pub fn invitation(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(read) = Invitation::parse(text) {
@@ -156,7 +156,12 @@ pub fn invitation(bytes: &[u8]) {
         let Ok(again) = Invitation::parse(&line) else { panic!("not read when printed: {}", *line) };
         assert_eq!(*again.print(), *line);
         let cut = Invitation::parse(&line[..line.len() - 1]).err();
-        assert_eq!(cut, Some(BadInvitation::Mistyped), "a cut line is taken: {}", *line);
+        assert_eq!(cut, Some(BadLine::Mistyped), "a cut line is taken: {}", *line);
+    }
+    if let Ok(read) = Activation::parse(text) {
+        let line = read.print();
+        let Ok(again) = Activation::parse(&line) else { panic!("not read when printed: {}", *line) };
+        assert_eq!(*again.print(), *line);
     }
     if let Some(arrival) = Arrival::parse(text) {
         assert_eq!(Arrival::parse(&arrival.to_string()), Some(arrival));

@@ -1,5 +1,6 @@
 //! Certificates that a server shows, looked at before anybody is believed: for who knows a key and has no certificate yet.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,11 +8,12 @@ use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::client::{ConnectError, certificates_shown};
 use super::peer::{TakeAny, is_bounded};
-use super::{PeerCertificates, TlsError, provider};
+use super::{PeerCertificates, TlsError, provider, read_pem};
 
 /// Connects by TLS, takes whatever certificates there are, and closes again: nothing is said on this connection. Through
 /// the proxy of the environment if there is one. Who shows them holds the key of the first; nothing else is known of them.
@@ -29,6 +31,16 @@ pub async fn shown_by(host: &str, port: u16, limit: Duration) -> Result<PeerCert
 }
 
 impl PeerCertificates {
+    /// Those of a file.
+    ///
+    /// # Errors
+    /// It cannot be read, or holds no certificate.
+    pub fn of_file(path: &Path) -> Result<Self, TlsError> {
+        let shown: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read_pem(path)?).collect();
+        let shown = shown.map_err(|error| TlsError::Unusable(error.to_string()))?;
+        if shown.is_empty() { Err(TlsError::NoCertificate) } else { Ok(Self(shown)) }
+    }
+
     /// Each certificate, DER, the server's own first.
     pub fn der(&self) -> impl Iterator<Item = &[u8]> {
         self.0.iter().map(|certificate| certificate.as_ref())
