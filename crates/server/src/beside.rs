@@ -1,7 +1,8 @@
 //! The relay beside the server, for who has one machine: `run --relay` makes its keys once, and keeps it running as a process
 //! of its own of the same binary.
 //!
-//! It has no more rights here than any other relay: it logs in with its keys like everybody, and reads none of the server's.
+//! Towards the server it is a relay like all others, which logs in with keys of its own. It runs as the server's user, though:
+//! who wants a wall between the two runs `srvd` as somebody else.
 
 use std::fs::DirBuilder;
 use std::io;
