@@ -202,6 +202,7 @@ impl Run {
                 .step(&format!("{nth}: build {name} again"), || again(tools, target, build, &built.binary, *epoch))?;
             list.told.push(Told { what: "again", package: build.package(), target: target.name, how: told });
         }
+        let before = list.made.len();
         let source = Source { binary: &built.binary, target: target.name, build, version: VERSION, epoch: *epoch };
         steps.step(&format!("{nth}: pack {name}"), || {
             list.made.push(tarball(source, &order.out)?);
@@ -212,7 +213,7 @@ impl Run {
             list.made.push(Artefact { path, target: target.name.to_owned(), kind: "bill", unpacked: None });
             Ok(())
         })?;
-        for image in list.made.iter().filter(|one| one.kind == "image" && one.target == target.name) {
+        for image in list.made.iter().skip(before).filter(|one| one.kind == "image") {
             let what = format!("image {}", file_name(image));
             let is = image.unpacked.context("an image knows its size")?;
             let promised = file_name(image).contains("-server_").then_some(IMAGE_BYTES);
